@@ -1,0 +1,1 @@
+"""Penstock: streaming preprocessing in front of model inference."""

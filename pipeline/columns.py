@@ -1,0 +1,159 @@
+"""Between Arrow columns and numpy arrays, without a copy in either direction.
+
+`as_numpy` views a column; `ColumnBlock` allocates all fixed-width columns of a batch in one pooled block, so that a
+decoder writes rows straight into the memory that leaves as a `RecordBatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .memory import ALIGNMENT, BufferPool, Lease
+
+__all__ = ["ColumnBlock", "as_numpy", "event_ns", "is_fixed_width", "numpy_layout"]
+
+
+def numpy_layout(kind: pa.DataType) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+    """The numpy dtype and per-row shape of an Arrow type, or None where rows are not fixed-width bytes.
+
+    Timestamps and durations are int64, dictionaries their index type, ``fixed_size_binary[n]`` ``uint8 (n,)``.
+    Booleans are bit-packed in Arrow and so have no layout.
+    """
+    if isinstance(kind, pa.FixedShapeTensorType):
+        inner = numpy_layout(kind.value_type)
+        return None if inner is None else (inner[0], (*kind.shape, *inner[1]))
+    if pa.types.is_dictionary(kind):
+        return numpy_layout(kind.index_type)
+    if pa.types.is_fixed_size_list(kind):
+        inner = numpy_layout(kind.value_type)
+        return None if inner is None else (inner[0], (kind.list_size, *inner[1]))
+    if pa.types.is_fixed_size_binary(kind):
+        return np.dtype(np.uint8), (kind.byte_width,)
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+        return np.dtype(np.int64), ()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype()), ()
+    return None
+
+
+def is_fixed_width(kind: pa.DataType) -> bool:
+    """Whether rows of this type are a fixed number of bytes that numpy can view."""
+    return numpy_layout(kind) is not None
+
+
+def as_numpy(array: pa.Array) -> npt.NDArray[Any]:
+    """A read-only numpy view of a fixed-width column, shape ``(rows, *row_shape)``; dictionaries give their indices.
+
+    Raises TypeError for a type without a fixed-width layout and ValueError for a column with nulls.
+    """
+    kind = array.type
+    layout = numpy_layout(kind)
+    if layout is None:
+        raise TypeError(f"a column of {kind} has no numpy view without a copy")
+    if array.null_count:
+        raise ValueError(f"a column with {array.null_count} nulls has no numpy view; fill them first")
+    dtype, shape = layout
+    offset, rows = array.offset, len(array)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+        offset = array.offset
+    while pa.types.is_fixed_size_list(array.type):
+        offset *= array.type.list_size
+        array = array.values
+        offset += array.offset
+    if pa.types.is_dictionary(array.type):
+        array = array.indices
+        offset = array.offset
+    data = array.buffers()[1]
+    per_row = int(np.prod(shape, dtype=np.int64))
+    if rows == 0 or data is None:
+        return np.empty((rows, *shape), dtype)
+    unit = dtype.itemsize
+    if pa.types.is_fixed_size_binary(array.type):
+        offset *= array.type.byte_width
+    view = np.frombuffer(data, dtype, count=rows * per_row, offset=offset * unit)
+    return view.reshape((rows, *shape)) if shape else view
+
+
+def event_ns(batch: pa.RecordBatch, name: str = "ts_event") -> npt.NDArray[np.int64]:
+    """A time column of `batch` as int64 ns since the epoch, without a copy."""
+    return as_numpy(batch.column(name))
+
+
+class ColumnBlock:
+    """All fixed-width columns of `rows` rows, laid out in one leased block.
+
+    ``block[name]`` is the writable numpy array ``(rows, *row_shape)``; `batch` turns the first `n` rows into a
+    `RecordBatch` that shares the memory. Columns without a fixed-width layout are handed to `batch` by the caller.
+    """
+
+    __slots__ = ("_lease", "_offsets", "arrays", "rows", "schema")
+
+    def __init__(self, pool: BufferPool, schema: pa.Schema, rows: int) -> None:
+        self.schema, self.rows = schema, rows
+        layouts = {f.name: layout for f in schema if (layout := numpy_layout(f.type)) is not None}
+        self._offsets: dict[str, int] = {}
+        total = 0
+        for name, (dtype, shape) in layouts.items():
+            self._offsets[name] = total
+            size = rows * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            total += -(-size // ALIGNMENT) * ALIGNMENT
+        self._lease: Lease = pool.take(total)
+        self.arrays: dict[str, npt.NDArray[Any]] = {
+            name: self._lease.array(dtype, (rows, *shape), self._offsets[name])
+            for name, (dtype, shape) in layouts.items()
+        }
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.arrays[name]
+
+    def batch(
+        self,
+        rows: int,
+        *,
+        dictionaries: Mapping[str, pa.Array] | None = None,
+        columns: Mapping[str, pa.Array] | None = None,
+        valid: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        start: int = 0,
+    ) -> pa.RecordBatch:
+        """Rows ``start:start+rows`` as a batch.
+
+        `dictionaries` gives the values of dictionary columns, `columns` ready arrays for the others, `valid` masks
+        (True = present) for columns with nulls.
+        """
+        if start < 0 or rows < 0 or start + rows > self.rows:
+            raise ValueError(f"rows {start}:{start + rows} are outside a block of {self.rows}")
+        arrays = []
+        for field in self.schema:
+            if columns is not None and field.name in columns:
+                arrays.append(columns[field.name])
+                continue
+            view = self.arrays[field.name]
+            per_row = view.strides[0] if view.ndim > 1 else view.itemsize
+            data = self._lease.buffer(self._offsets[field.name] + start * per_row, rows * per_row)
+            mask = None
+            if valid is not None and field.name in valid:
+                mask = pa.py_buffer(np.packbits(valid[field.name][start : start + rows], bitorder="little"))
+            arrays.append(_wrap(field.type, rows, mask, data, (dictionaries or {}).get(field.name)))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _wrap(
+    kind: pa.DataType, rows: int, mask: pa.Buffer | None, data: pa.Buffer, dictionary: pa.Array | None
+) -> pa.Array:
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, _wrap(kind.storage_type, rows, mask, data, None))
+    if pa.types.is_fixed_size_list(kind):
+        values = _wrap(kind.value_type, rows * kind.list_size, None, data, None)
+        return pa.Array.from_buffers(kind, rows, [mask], children=[values])
+    if pa.types.is_dictionary(kind):
+        indices = pa.Array.from_buffers(kind.index_type, rows, [mask, data])
+        if dictionary is None:
+            raise ValueError("a dictionary column needs its dictionary")
+        return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=kind.ordered, safe=False)
+    return pa.Array.from_buffers(kind, rows, [mask, data])
