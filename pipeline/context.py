@@ -134,4 +134,3 @@ class Context:
         failures += [e for f in futures if (e := f.exception()) is not None]
         if failures:
             raise failures[0]
-

@@ -64,9 +64,7 @@ class ModelSpec(ABC):
         return 0
 
     @abstractmethod
-    def open(
-        self, context: Context, rows: int, calibration: Sequence[Mapping[str, npt.NDArray[Any]]] = ()
-    ) -> Executor:
+    def open(self, context: Context, rows: int, calibration: Sequence[Mapping[str, npt.NDArray[Any]]] = ()) -> Executor:
         """Load, quantize if asked (with `calibration`), and warm up for batches of `rows` rows."""
 
 
