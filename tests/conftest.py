@@ -1,0 +1,26 @@
+"""Shared fixtures: where the real recordings are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Callable[[str], Path]:
+    """``recordings("market/itch50")``: a folder of real recordings, or a skip that names what is missing."""
+
+    def find(folder: str) -> Path:
+        configured = os.environ.get("PENSTOCK_DATA")
+        root = Path(configured) if configured else REPOSITORY.parent / "shared" / "data"
+        path = root / folder
+        if not path.is_dir():
+            pytest.skip(f"no real recordings at {folder!r}: set PENSTOCK_DATA to the folder that holds it")
+        return path
+
+    return find
