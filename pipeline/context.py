@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor as WorkerPool
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -82,6 +83,9 @@ class Context:
         self.stop = stop if stop is not None else threading.Event()
         self._lock = threading.Lock()
         self.bad_records: list[BadRecord] = []
+        #: Set by the runner where a column may be written straight into the last hop's memory:
+        #: ``allocate(column, type, rows)`` gives something like a `Lease`, or None if it does not fit.
+        self.allocate: Callable[[str, pa.DataType, int], Any] | None = None
 
     @property
     def workers(self) -> WorkerPool:

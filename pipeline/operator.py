@@ -45,12 +45,15 @@ class OperatorSpec(ABC):
     `deferrable`
         computes new columns from its own inputs row by row, so it may run later than written (after a sync or a batch)
         and write straight into the memory of the last hop.
+    `light`
+        keeps state but does so little that a thread of its own would cost more than it gives.
     """
 
     kind: ClassVar[str] = "apply"
     stateless: ClassVar[bool] = False
     event_time: ClassVar[bool] = False
     deferrable: ClassVar[bool] = False
+    light: ClassVar[bool] = False
 
     @abstractmethod
     def output_schema(self, *inputs: pa.Schema) -> pa.Schema:
@@ -67,6 +70,14 @@ class OperatorSpec(ABC):
     def state_bound(self, *inputs: pa.Schema) -> int:
         """Upper bound of the bytes of state held, enforced by the operator; 0 if it keeps none."""
         return 0
+
+    def passes_row_work(self) -> bool:
+        """Whether a deferrable step written in front of this one may run behind it instead.
+
+        True only if rows of the first input come out unchanged and whole (dropping and regrouping rows is fine) and what
+        is decided depends on event times and counts alone.
+        """
+        return False
 
     def cause(self) -> str:
         """What time spent here is charged to when the accelerator waits: source, decode, sync, batch fill, ..."""

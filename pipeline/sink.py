@@ -17,6 +17,8 @@ class SinkSpec(ABC):
     """Where to write and how. Subclasses are frozen dataclasses that pickle."""
 
     kind: ClassVar[str] = "sink"
+    #: Whether writing takes long enough to deserve a thread of its own.
+    own_thread: ClassVar[bool] = True
 
     @property
     @abstractmethod

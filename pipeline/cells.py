@@ -1,0 +1,239 @@
+"""Running steps: a cell is one operator with its counters and what comes behind it.
+
+Cells call each other directly inside a stage and reach other stages through an `Inbox`, which has the same three methods:
+`push` a batch, `advance` the watermark, `end`. The inline and the local runner differ only in where the inboxes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from .columns import is_fixed_width
+from .context import Context
+from .digest import RowDigest
+from .errors import DecodeError, PenstockError, RunError
+from .isolate import process_isolating
+from .ledger import Histogram, Trace, birth
+from .operator import END_OF_TIME, NO_TIME, Operator
+from .plan import Node
+from .schema import row_bytes
+from .sink import Sink
+
+__all__ = ["Cell", "Receiver", "SinkCell", "Sizer", "Target", "failure"]
+
+
+class Receiver(Protocol):
+    """Whatever can stand behind a step."""
+
+    def push(self, batch: Any, port: int, trace: Trace | None) -> None: ...
+
+    def advance(self, watermark: int, port: int, trace: Trace | None) -> None: ...
+
+    def end(self, port: int, trace: Trace | None) -> None: ...
+
+
+class Target:
+    """A receiver and the port of it that a step feeds."""
+
+    __slots__ = ("port", "receiver")
+
+    def __init__(self, receiver: Receiver, port: int) -> None:
+        self.receiver, self.port = receiver, port
+
+
+class Sizer:
+    """Bytes of a batch: rows times a constant where the schema is fixed-width, asked of Arrow otherwise."""
+
+    __slots__ = ("_per_row",)
+
+    def __init__(self, schema: pa.Schema) -> None:
+        fixed = all(is_fixed_width(field.type) for field in schema)
+        self._per_row = row_bytes(schema) if fixed else 0
+
+    def __call__(self, batch: Any) -> int:
+        return self._per_row * int(batch.num_rows) if self._per_row else int(batch.nbytes)
+
+
+def failure(node: Node, error: BaseException) -> PenstockError:
+    """The error a user sees when a step fails: which step, written where, and the cause."""
+    if isinstance(error, (RunError, DecodeError)):
+        return error
+    text = f"{type(error).__name__}: {error}" if not isinstance(error, PenstockError) else str(error)
+    failed = RunError(f"step {node.id!r} ({node.site}): {text}")
+    failed.__cause__ = error
+    return failed
+
+
+class Cell:
+    """One operator at work."""
+
+    def __init__(self, index: int, node: Node, operator: Operator, context: Context) -> None:
+        self.index, self.node, self.operator, self.context = index, node, operator, context
+        self.metrics = context.metrics
+        self.down: list[Target] = []
+        self.side_down: dict[str, list[Target]] = {}
+        self._side_rows: list[tuple[str, pa.RecordBatch]] = []
+        self._now = context.clock.monotonic_ns
+        self._size = Sizer(node.in_schemas[0]) if node.inputs else Sizer(node.schema)
+        self._out_size = Sizer(node.schema)
+        self._isolates = node.stateless
+        self._projection = node.projection
+        self._steers = getattr(type(operator), "watermark", Operator.watermark) is not Operator.watermark
+        self._ports = [NO_TIME] * max(1, len(node.inputs))
+        self._ended = [False] * len(self._ports)
+        self._sent = NO_TIME
+        self._held_since = 0
+
+    def collect_side(self, name: str, batch: pa.RecordBatch) -> None:
+        """Called through the context while the operator works; sent on when it returns."""
+        if self.side_down.get(name):
+            self._side_rows.append((name, batch))
+
+    def work(self, batch: Any, port: int) -> Sequence[Any]:
+        """Run the operator on one batch, isolating bad rows where it is stateless."""
+        try:
+            return self.operator.process(batch, port)
+        except Exception as error:
+            if not self._isolates or isinstance(error, (DecodeError, RunError)) or self.context.stop.is_set():
+                raise failure(self.node, error) from error
+            return self._isolate(batch, error)
+
+    def _isolate(self, batch: pa.RecordBatch, error: Exception) -> Sequence[pa.RecordBatch]:
+        allocate, self.context.allocate = self.context.allocate, None
+        try:
+            before = self.metrics.quarantined
+            out = process_isolating(self.operator, batch, self.context, f"{self.node.id} ({self.node.site})")
+        finally:
+            self.context.allocate = allocate
+        if batch.num_rows > 1 and self.metrics.quarantined - before == batch.num_rows and not self.metrics.rows_out:
+            raise failure(self.node, RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}"))
+        return (pa.concat_batches(out),) if len(out) > 1 else out
+
+    def push(self, batch: Any, port: int, trace: Trace | None) -> None:
+        started = self._now()
+        metrics = self.metrics
+        metrics.batches_in += 1
+        metrics.rows_in += batch.num_rows
+        metrics.bytes_in += self._size(batch)
+        outputs = self.work(batch, port)
+        ended = self._now()
+        metrics.busy_ns += ended - started
+        if outputs:
+            self.emit(outputs, (trace, self.index, started, ended, self._held_since, ""))
+            self._held_since = 0
+        elif not self._held_since:
+            self._held_since = started
+        if self._side_rows:
+            self._emit_sides(trace)
+        if self._steers:
+            self._forward_watermark(trace)
+
+    def advance(self, watermark: int, port: int, trace: Trace | None) -> None:
+        self._ports[port] = watermark
+        started = self._now()
+        try:
+            outputs = self.operator.advance(watermark, port)
+        except Exception as error:
+            raise failure(self.node, error) from error
+        ended = self._now()
+        self.metrics.busy_ns += ended - started
+        if outputs:
+            self.emit(outputs, (trace, self.index, started, ended, self._held_since, ""))
+            self._held_since = 0
+        if self._side_rows:
+            self._emit_sides(trace)
+        self._forward_watermark(trace)
+
+    def end(self, port: int, trace: Trace | None) -> None:
+        self._ended[port] = True
+        self.advance(END_OF_TIME, port, trace)
+        if not all(self._ended):
+            return
+        started = self._now()
+        try:
+            outputs = self.operator.finish()
+        except Exception as error:
+            raise failure(self.node, error) from error
+        if outputs:
+            self.emit(outputs, (trace, self.index, started, self._now(), self._held_since, ""))
+        if self._side_rows:
+            self._emit_sides(trace)
+        for target in self._everyone():
+            target.receiver.end(target.port, trace)
+
+    def emit(self, outputs: Sequence[Any], trace: Trace) -> None:
+        """Send batches on."""
+        metrics = self.metrics
+        for out in outputs:
+            rows = out.num_rows
+            if rows == 0:
+                continue
+            if self._projection is not None:
+                names = self._projection.names
+                out = pa.RecordBatch.from_arrays([out.column(name) for name in names], schema=self._projection)
+            metrics.batches_out += 1
+            metrics.rows_out += rows
+            metrics.bytes_out += self._out_size(out)
+            for target in self.down:
+                target.receiver.push(out, target.port, trace)
+
+    def _emit_sides(self, trace: Trace | None) -> None:
+        waiting, self._side_rows = self._side_rows, []
+        for name, batch in waiting:
+            for target in self.side_down[name]:
+                target.receiver.push(batch, target.port, trace)
+
+    def _forward_watermark(self, trace: Trace | None) -> None:
+        own = self.operator.watermark() if self._steers else None
+        watermark = min(self._ports) if own is None else own
+        if self._sent < watermark < END_OF_TIME:
+            self._sent = watermark
+            for target in self._everyone():
+                target.receiver.advance(watermark, target.port, trace)
+
+    def _everyone(self) -> list[Target]:
+        return [*self.down, *(target for targets in self.side_down.values() for target in targets)]
+
+
+class SinkCell:
+    """A sink at work: rows are digested, counted, timed and written."""
+
+    def __init__(self, index: int, node: Node, sink: Sink, context: Context) -> None:
+        self.index, self.node, self.sink, self.context = index, node, sink, context
+        self.metrics = context.metrics
+        self.digest = RowDigest(node.schema)
+        self.latency = Histogram()
+        self.first_at = 0
+        self.ended = False
+        self.on_end: Callable[[], None] | None = None
+        self._now = context.clock.monotonic_ns
+        self._size = Sizer(node.schema)
+
+    def push(self, batch: Any, port: int, trace: Trace | None) -> None:
+        started = self._now()
+        metrics = self.metrics
+        metrics.batches_in += 1
+        metrics.rows_in += batch.num_rows
+        metrics.bytes_in += self._size(batch)
+        try:
+            self.digest.update(batch)
+            self.sink.write(batch)
+        except Exception as error:
+            raise failure(self.node, error) from error
+        ended = self._now()
+        metrics.busy_ns += ended - started
+        if not self.first_at:
+            self.first_at = ended
+        if trace is not None:
+            self.latency.add(ended - birth(trace))
+
+    def advance(self, watermark: int, port: int, trace: Trace | None) -> None:
+        """Sinks have no use for watermarks."""
+
+    def end(self, port: int, trace: Trace | None) -> None:
+        self.ended = True
+        if self.on_end is not None:
+            self.on_end()

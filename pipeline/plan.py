@@ -1,0 +1,201 @@
+"""From the graph the user wrote to the plan that runs.
+
+The plan is the same for every runner, so that rewriting cannot make two runners differ. Three things happen to the graph:
+lateness gates are put behind sources that feed event-time steps, row-wise decoding is moved as late as it can go (see
+`defer`), and steps are grouped into stages, each the work of one thread (or several, where order can be restored).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from .graph import MAIN, Graph, StepOptions
+from .hop import Infer, Prefetch
+from .operator import OperatorSpec
+from .sink import SinkSpec
+from .site import Site
+from .source import SourceSpec
+
+__all__ = ["Link", "Node", "Plan", "Stage", "build_plan"]
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """Input `port` of a node: output `output` of `node`."""
+
+    node: Node
+    output: str = MAIN
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One step of the plan. `projection` restores the column order the user saw when a step was moved."""
+
+    id: str
+    spec: SourceSpec | OperatorSpec | SinkSpec
+    inputs: list[Link]
+    schema: pa.Schema
+    site: Site
+    options: StepOptions = field(default_factory=StepOptions)
+    projection: pa.Schema | None = None
+    note: str = ""
+
+    @property
+    def kind(self) -> str:
+        return (
+            "read"
+            if isinstance(self.spec, SourceSpec)
+            else "write"
+            if isinstance(self.spec, SinkSpec)
+            else self.spec.kind
+        )
+
+    @property
+    def in_schemas(self) -> list[pa.Schema]:
+        return [output_of(link) for link in self.inputs]
+
+    @property
+    def stateless(self) -> bool:
+        return isinstance(self.spec, OperatorSpec) and self.spec.stateless
+
+
+@dataclass(eq=False, slots=True)
+class Stage:
+    """Nodes that run together. The first `head` of them may run on several batches at once."""
+
+    index: int
+    nodes: list[Node]
+    head: int = 0
+    workers: int = 1
+
+    @property
+    def name(self) -> str:
+        return "+".join(node.id for node in self.nodes)
+
+    @property
+    def entry(self) -> Node:
+        return self.nodes[0]
+
+
+class Plan:
+    """Nodes in topological order, their consumers, and the stages of the local runner."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = list(nodes)
+        self.stages: list[Stage] = []
+
+    def consumers(self, node: Node, output: str | None = None) -> list[tuple[Node, int]]:
+        """Who reads `node` (one output, or any), with the port."""
+        return [
+            (other, port)
+            for other in self.nodes
+            for port, link in enumerate(other.inputs)
+            if link.node is node and (output is None or link.output == output)
+        ]
+
+    def stage_of(self, node: Node) -> Stage:
+        return next(stage for stage in self.stages if node in stage.nodes)
+
+    def infer_of(self, prefetch: Node) -> Node | None:
+        """The infer node that a prefetch node feeds, if it does."""
+        consumers = self.consumers(prefetch)
+        if len(consumers) == 1 and isinstance(consumers[0][0].spec, Infer):
+            return consumers[0][0]
+        return None
+
+    def sort(self) -> None:
+        """Restore topological order after links changed."""
+        ordered: list[Node] = []
+
+        def visit(node: Node) -> None:
+            if node not in ordered:
+                for link in node.inputs:
+                    visit(link.node)
+                ordered.append(node)
+
+        for node in self.nodes:
+            visit(node)
+        self.nodes = ordered
+
+
+def output_of(link: Link) -> pa.Schema:
+    """The schema that flows over a link."""
+    if link.output == MAIN:
+        return link.node.schema
+    spec = link.node.spec
+    if not isinstance(spec, OperatorSpec):
+        raise TypeError(f"{link.node.id} has no side outputs")
+    return spec.side_outputs(*link.node.in_schemas)[link.output]
+
+
+def build_plan(graph: Graph, threads: int) -> Plan:
+    """The plan for `graph` with up to `threads` threads for each parallel step."""
+    from .defer import defer_row_work
+    from .gates import insert_gates
+
+    by_step: dict[int, Node] = {}
+    nodes = []
+    for name, step in graph:
+        links = [Link(by_step[id(port.step)], port.output) for port in step.inputs]
+        node = Node(name, step.spec, links, step.schema, step.site, step.options)
+        by_step[id(step)] = node
+        nodes.append(node)
+    plan = Plan(nodes)
+    insert_gates(plan)
+    defer_row_work(plan)
+    _group(plan, threads)
+    return plan
+
+
+def _group(plan: Plan, threads: int) -> None:
+    for node in plan.nodes:
+        host = None if _starts_stage(plan, node) else plan.stage_of(node.inputs[0].node)
+        if host is not None:
+            host.nodes.append(node)
+            if _extends_head(plan, host, node):
+                host.head += 1
+            continue
+        stage = Stage(len(plan.stages), [node])
+        if isinstance(node.spec, SourceSpec):
+            stage.workers = node.options.parallelism or threads
+        elif _asks_for_workers(node):
+            stage.head, stage.workers = 1, node.options.parallelism or 1
+        plan.stages.append(stage)
+
+
+def _asks_for_workers(node: Node) -> bool:
+    return node.stateless and (node.options.parallelism or 1) > 1
+
+
+def _extends_head(plan: Plan, stage: Stage, node: Node) -> bool:
+    """Whether `node` continues the chain of stateless nodes at the start of its stage."""
+    first = 1 if isinstance(stage.entry.spec, SourceSpec) else 0
+    chain = stage.head + first
+    if not (node.stateless and stage.nodes.index(node) == chain and (first or stage.head)):
+        return False
+    return len(plan.consumers(node.inputs[0].node)) == 1 and node.inputs[0].output == MAIN
+
+
+def _starts_stage(plan: Plan, node: Node) -> bool:
+    if len(node.inputs) != 1:
+        return True
+    spec, producer = node.spec, node.inputs[0].node
+    if isinstance(spec, SinkSpec):
+        return spec.own_thread
+    if isinstance(spec, Prefetch):
+        return False
+    if isinstance(spec, Infer) or isinstance(producer.spec, Prefetch):
+        return True
+    if not isinstance(spec, OperatorSpec):
+        return True
+    if spec.stateless:
+        home = plan.stage_of(producer)
+        in_head = producer is home.nodes[home.head] or (home.head and producer is home.nodes[home.head - 1])
+        parallel_elsewhere = _asks_for_workers(node) and not (in_head and isinstance(home.entry.spec, SourceSpec))
+        return parallel_elsewhere or (
+            spec.deferrable and not producer.stateless and not isinstance(producer.spec, SourceSpec)
+        )
+    return not spec.light
