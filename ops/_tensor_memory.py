@@ -41,8 +41,7 @@ class TensorMemory:
         dtype, shape = layout
         self._kind = kind
         self._row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        lend = getattr(context, "allocate", None)
-        lent: _Memory | None = lend(name, kind, rows) if lend is not None else None
+        lent: _Memory | None = context.allocate(name, kind, rows) if context.allocate is not None else None
         self._memory: _Memory = lent if lent is not None else context.pool.take(rows * self._row_bytes)
         self.rows: npt.NDArray[Any] = self._memory.array(dtype, (rows, *shape), 0)
 
