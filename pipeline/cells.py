@@ -26,7 +26,9 @@ __all__ = ["Cell", "Receiver", "SinkCell", "Sizer", "Target", "failure"]
 
 
 class Receiver(Protocol):
-    """Whatever can stand behind a step."""
+    """Whatever can stand behind a step; `index` is the position in the plan of the step it leads to."""
+
+    index: int
 
     def push(self, batch: Any, port: int, trace: Trace | None) -> None: ...
 
@@ -77,8 +79,8 @@ class Cell:
         self.side_down: dict[str, list[Target]] = {}
         self._side_rows: list[tuple[str, pa.RecordBatch]] = []
         self._now = context.clock.monotonic_ns
-        self._size = Sizer(node.in_schemas[0]) if node.inputs else Sizer(node.schema)
-        self._out_size = Sizer(node.schema)
+        self.size = Sizer(node.in_schemas[0]) if node.inputs else Sizer(node.schema)
+        self.out_size = Sizer(node.schema)
         self._isolates = node.stateless
         self._projection = node.projection
         self._steers = getattr(type(operator), "watermark", Operator.watermark) is not Operator.watermark
@@ -112,12 +114,19 @@ class Cell:
             raise failure(self.node, RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}"))
         return (pa.concat_batches(out),) if len(out) > 1 else out
 
+    def project(self, batch: Any) -> Any:
+        """The batch in the column order the user saw, where the plan moved this step."""
+        if self._projection is None:
+            return batch
+        arrays = [batch.column(name) for name in self._projection.names]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._projection)
+
     def push(self, batch: Any, port: int, trace: Trace | None) -> None:
         started = self._now()
         metrics = self.metrics
         metrics.batches_in += 1
         metrics.rows_in += batch.num_rows
-        metrics.bytes_in += self._size(batch)
+        metrics.bytes_in += self.size(batch)
         outputs = self.work(batch, port)
         ended = self._now()
         metrics.busy_ns += ended - started
@@ -171,12 +180,10 @@ class Cell:
             rows = out.num_rows
             if rows == 0:
                 continue
-            if self._projection is not None:
-                names = self._projection.names
-                out = pa.RecordBatch.from_arrays([out.column(name) for name in names], schema=self._projection)
+            out = self.project(out)
             metrics.batches_out += 1
             metrics.rows_out += rows
-            metrics.bytes_out += self._out_size(out)
+            metrics.bytes_out += self.out_size(out)
             for target in self.down:
                 target.receiver.push(out, target.port, trace)
 

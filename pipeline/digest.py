@@ -220,8 +220,9 @@ class _List(_Column):
     def add(self, array: pa.Array) -> None:
         bounds = np.frombuffer(array.buffers()[1], self._offset, len(array) + 1, array.offset * self._offset.itemsize)
         self._values.update(np.diff(bounds))
-        if bounds[-1] > bounds[0]:
-            self._child.update(array.flatten())
+        first, end = int(bounds[0]), int(bounds[-1])
+        if end > first:
+            self._child.update(array.values.slice(first, end - first))
 
     def parts(self) -> tuple[_Column, ...]:
         return (self._child,)
@@ -335,21 +336,34 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return pa.large_binary()
+    if isinstance(kind, pa.ListType | pa.ListViewType):
+        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)))
+    if isinstance(kind, pa.LargeListType | pa.LargeListViewType):
+        return pa.large_list(kind.value_field.with_type(_without_views(kind.value_type)))
+    if isinstance(kind, pa.FixedSizeListType):
+        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)), kind.list_size)
+    if isinstance(kind, pa.StructType):
+        return pa.struct([kind.field(i).with_type(_without_views(kind.field(i).type)) for i in range(kind.num_fields)])
+    if isinstance(kind, pa.MapType):
+        return pa.map_(_without_views(kind.key_type), kind.item_field.with_type(_without_views(kind.item_type)))
+    return kind
+
+
 def _column(kind: pa.DataType) -> _Column:
     types = pa.types
+    plain = _without_views(kind)
+    if plain != kind:
+        return _Converted(_column(plain), lambda array: array.cast(plain))
     if isinstance(kind, pa.BaseExtensionType):
         return _Converted(_column(kind.storage_type), lambda array: array.storage)
     if isinstance(kind, pa.DictionaryType):
         return _Dictionary(kind.value_type)
     if isinstance(kind, pa.RunEndEncodedType):
         return _Converted(_column(kind.value_type), pc.run_end_decode)
-    if isinstance(kind, pa.ListViewType | pa.LargeListViewType):
-        large = isinstance(kind, pa.LargeListViewType)
-        plain = pa.large_list(kind.value_field) if large else pa.list_(kind.value_field)
-        return _Converted(_column(plain), lambda array: array.cast(plain))
-    if types.is_string_view(kind) or types.is_binary_view(kind):
-        flat = pa.large_binary()
-        return _Converted(_column(flat), lambda array: array.cast(flat))
     if types.is_null(kind):
         return _Null()
     if types.is_boolean(kind):

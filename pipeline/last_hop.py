@@ -15,9 +15,10 @@ from .context import Context
 from .errors import RunError
 from .executor import Executor
 from .hop import Infer
+from .operator import Operator
 from .slots import Slot, SlotRing
 
-__all__ = ["Filled", "InferOperator", "PrefetchOperator", "calibration_inputs", "tensor_column"]
+__all__ = ["Filled", "InferOperator", "Pass", "PrefetchOperator", "calibration_inputs", "tensor_column"]
 
 
 @dataclass(slots=True)
@@ -37,13 +38,20 @@ class Filled:
         return int(self.rest.nbytes)
 
 
-class PrefetchOperator:
+class Pass(Operator):
+    """A prefetch step without a model behind it: only its queue matters."""
+
+    def process(self, batch: Any, port: int = 0) -> Sequence[Any]:
+        return (batch,)
+
+
+class PrefetchOperator(Operator):
     """Moves a batch's model inputs into a slot, unless they were decoded there, and starts the transfer."""
 
     def __init__(self, spec: Infer, ring: SlotRing, context: Context) -> None:
         self._spec, self._ring, self._context = spec, ring, context
 
-    def process(self, batch: pa.RecordBatch, port: int = 0) -> Sequence[Filled]:
+    def process(self, batch: Any, port: int = 0) -> Sequence[Any]:
         rows = batch.num_rows
         if rows == 0:
             return ()
@@ -74,14 +82,15 @@ class PrefetchOperator:
         return (Filled(rest, self._ring.fill(), rows),)
 
 
-class InferOperator:
+class InferOperator(Operator):
     """Runs the executor on a filled slot and gives the rows back with the model's outputs."""
 
     def __init__(self, spec: Infer, executor: Executor, ring: SlotRing, context: Context, schema: pa.Schema) -> None:
         self._spec, self._executor, self._ring, self._context = spec, executor, ring, context
         self._schema = schema
 
-    def process(self, filled: Filled, port: int = 0) -> Sequence[pa.RecordBatch]:
+    def process(self, batch: Any, port: int = 0) -> Sequence[Any]:
+        filled: Filled = batch
         filled.slot.wait_arrived()
         try:
             outputs = self._executor.run(filled.slot.device)

@@ -22,10 +22,10 @@ PACE = "pace"
 
 
 def birth(trace: Trace | None) -> int:
-    """When the oldest part of a trace began, in ns of the run's clock; 0 without a trace."""
+    """When an item came into being, in ns of the run's clock: when its source began with it, or let it go at its pace."""
     start = 0
     while trace is not None:
-        start = trace[2]
+        start = trace[3] if trace[5] == PACE else trace[2]
         trace = trace[0]
     return start
 

@@ -1,0 +1,72 @@
+"""The accelerator at work: an infer step that knows what it waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .cells import Cell
+from .context import Context
+from .graph import MAIN
+from .last_hop import InferOperator
+from .ledger import Ledger, Trace
+from .operator import OperatorSpec
+from .plan import Node, Plan
+
+__all__ = ["InferCell", "may_write_in_place"]
+
+
+class InferCell(Cell):
+    """A cell that charges every gap between two batches on the accelerator."""
+
+    def __init__(self, index: int, node: Node, operator: InferOperator, context: Context, ledger: Ledger) -> None:
+        super().__init__(index, node, operator, context)
+        self._ledger = ledger
+        self._last_end = 0
+        self._waited: tuple[int, int] = (0, 0)
+        self.first_start = 0
+        self.last_end = 0
+        self.start_ns = 0
+        self.busy_ns = 0
+        self.wait_ns = 0
+
+    def waited(self, start: int, end: int) -> None:
+        """The stage's thread says when it waited for the item that comes next."""
+        self._waited = (start, end)
+
+    def push(self, batch: Any, port: int, trace: Trace | None) -> None:
+        started = self._now()
+        if self._last_end:
+            low, high = self._waited
+            low = max(low, self._last_end)
+            awaited = max(0, high - low)
+            self._ledger.charge_wait(low, high, trace, self.index)
+            blocked = started - self._last_end - awaited
+            behind = self.down[0].receiver.index if self.down else self.index
+            self._ledger.charge(behind, "backpressure", blocked)
+            self.wait_ns += started - self._last_end
+        else:
+            self.first_start = started
+        super().push(batch, port, trace)
+
+    def work(self, batch: Any, port: int) -> Sequence[Any]:
+        started = self._now()
+        outputs = super().work(batch, port)
+        self._last_end = self.last_end = self._now()
+        self.busy_ns += self._last_end - started
+        return outputs
+
+
+def may_write_in_place(plan: Plan, prefetch: Node) -> list[Node]:
+    """The steps above `prefetch` that may write columns straight into its slots: an unbroken chain of row-wise decoding.
+
+    Only steps that add columns and hand all others on qualify, so nothing between them and the slot can move the bytes.
+    """
+    chain = []
+    node = prefetch.inputs[0].node
+    while isinstance(node.spec, OperatorSpec) and node.spec.deferrable and len(plan.consumers(node)) == 1:
+        chain.append(node)
+        if node.inputs[0].output != MAIN:
+            break
+        node = node.inputs[0].node
+    return chain if isinstance(node.spec, OperatorSpec) else []

@@ -1,0 +1,171 @@
+"""A source at work: framing, decoding and the stateless steps fused behind it, and delivery in order.
+
+`frame` is called by one thread at a time, `decode` by any number at once, `deliver` in the order of framing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from .cells import Cell, Sizer, Target, failure
+from .context import Context
+from .ledger import PACE, Trace
+from .operator import NO_TIME
+from .pace import Pacer
+from .plan import Node
+from .source import Block, Decoded, SourceReader
+
+__all__ = ["Head", "Reading", "Work"]
+
+
+@dataclass(slots=True)
+class Work:
+    """One block or batch on its way through the parallel part of a stage, with what it cost."""
+
+    batches: list[tuple[Any, Trace | None]] = field(default_factory=list)
+    decoded: Decoded | None = None
+    block: Block | None = None
+    costs: list[tuple[Cell, int, int, int]] = field(default_factory=list)
+    error: BaseException | None = None
+    trace: Trace | None = None
+
+
+class Head:
+    """A chain of stateless cells that may work on several batches at once.
+
+    Counters are kept in the `Work` and added up by `settle`, which runs in order in one thread at a time.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells = list(cells)
+
+    def run(self, work: Work, batches: Sequence[Any], trace: Trace | None, clock: Any) -> None:
+        """Send `batches` through the chain; results are left in `work`."""
+        current = [(batch, trace) for batch in batches]
+        for cell in self.cells:
+            following: list[tuple[Any, Trace | None]] = []
+            for batch, earlier in current:
+                started = clock()
+                outputs = cell.work(batch, 0)
+                ended = clock()
+                work.costs.append((cell, batch.num_rows, cell.size(batch), ended - started))
+                for out in outputs:
+                    if out.num_rows:
+                        following.append((cell.project(out), (earlier, cell.index, started, ended, 0, "")))
+            current = following
+        work.batches.extend(current)
+
+    def settle(self, work: Work) -> None:
+        """Add the work's costs to the cells' counters."""
+        for cell, rows, nbytes, spent in work.costs:
+            metrics = cell.metrics
+            metrics.batches_in += 1
+            metrics.rows_in += rows
+            metrics.bytes_in += nbytes
+            metrics.busy_ns += spent
+        for before, after in zip(self.cells, self.cells[1:], strict=False):
+            before.metrics.rows_out = after.metrics.rows_in
+            before.metrics.batches_out = after.metrics.batches_in
+            before.metrics.bytes_out = after.metrics.bytes_in
+
+
+class Reading:
+    """A read step and the head of its stage."""
+
+    def __init__(
+        self, index: int, node: Node, reader: SourceReader, context: Context, head: Head, pacer: Pacer | None
+    ) -> None:
+        self.index, self.node, self.reader, self.context = index, node, reader, context
+        self.metrics = context.metrics
+        self.head = head
+        self.down: list[Target] = []
+        self.latest = NO_TIME
+        self.ended = False
+        self._pacer = pacer
+        self._now = context.clock.monotonic_ns
+        self._size = Sizer(node.schema)
+        self._blocks: Iterator[Block] | None = None
+
+    def frame(self) -> Work | None:
+        """The next block, or None at the end. One thread at a time."""
+        started = self._now()
+        try:
+            if self._blocks is None:
+                self._blocks = iter(self.reader.blocks())
+            block = next(self._blocks, None)
+        except Exception as error:
+            raise failure(self.node, error) from error
+        spent = self._now() - started
+        self.metrics.busy_ns += spent
+        if block is None:
+            return None
+        return Work(block=block, trace=(None, self.index, started, started + spent, 0, "source"))
+
+    def decode(self, work: Work) -> Work:
+        """Decode a framed block and run the head on it. Any thread; failures are kept for `deliver`."""
+        if work.block is None:
+            return work
+        started = self._now()
+        try:
+            work.decoded = self.reader.decode(work.block)
+            ended = self._now()
+            work.trace = (work.trace, self.index, started, ended, 0, "decode")
+            work.costs.clear()
+            batches = [batch for batch in work.decoded.batches if batch.num_rows]
+            self.head.run(work, batches, work.trace, self._now)
+        except Exception as error:
+            work.error = failure(self.node, error)
+        return work
+
+    def deliver(self, work: Work) -> None:
+        """Count a decoded block and send its batches on. In the order of framing, one thread at a time."""
+        if work.error is not None:
+            raise work.error
+        if work.decoded is None or work.block is None or work.trace is None:
+            return
+        metrics = self.metrics
+        metrics.batches_in += 1
+        metrics.rows_in += work.block.records
+        metrics.bytes_in += work.block.nbytes
+        metrics.busy_ns += work.trace[3] - work.trace[2]
+        for batch in work.decoded.batches:
+            metrics.batches_out += 1
+            metrics.rows_out += batch.num_rows
+            metrics.bytes_out += self._size(batch)
+        for reason, rows in work.decoded.dropped.items():
+            self.context.drop(reason, rows)
+        for record in work.decoded.bad:
+            self.context.quarantine(record)
+        self.head.settle(work)
+        for batch, trace in work.batches:
+            self._emit(batch, trace)
+
+    def _emit(self, batch: pa.RecordBatch, trace: Trace | None) -> None:
+        pieces: Sequence[tuple[pa.RecordBatch, int]] = ((batch, 0),)
+        if self._pacer is not None:
+            pieces = self._pacer.pieces(batch)
+        last = self.head.cells[-1] if self.head.cells else None
+        for piece, due in pieces:
+            came = trace
+            if self._pacer is not None:
+                started = self._now()
+                if self._pacer.wait(due, self.context):
+                    return
+                came = (None, self.index, started, self._now(), 0, PACE)
+            if last is not None:
+                last.metrics.batches_out += 1
+                last.metrics.rows_out += piece.num_rows
+                last.metrics.bytes_out += last.out_size(piece)
+            self.latest = max(self.latest, piece.column("ts_event")[piece.num_rows - 1].value)
+            for target in self.down:
+                target.receiver.push(piece, target.port, came)
+
+    def end(self) -> None:
+        """Tell everyone behind that the source has ended."""
+        self.ended = True
+        for target in self.down:
+            target.receiver.end(target.port, None)
