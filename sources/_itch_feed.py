@@ -7,9 +7,9 @@ process's memory, which then grows with the file.
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
+from io import FileIO
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 __all__ = ["GzipFeed", "PlainFeed", "open_feed"]
 
@@ -22,7 +22,7 @@ class PlainFeed:
     error: str | None = None
 
     def __init__(self, path: str) -> None:
-        self._file: BinaryIO = Path(path).open("rb", buffering=0)
+        self._file = FileIO(path)
 
     def seek(self, offset: int) -> None:
         self._file.seek(offset)
@@ -31,7 +31,7 @@ class PlainFeed:
         """Fill `view`; fewer bytes mean that the end is reached."""
         done = 0
         while done < len(view):
-            count: int = self._file.readinto(view[done:]) or 0  # type: ignore[attr-defined]
+            count = self._file.readinto(view[done:]) or 0
             if not count:
                 break
             done += count
@@ -45,7 +45,7 @@ class GzipFeed:
     """What a gzip file (of one or more members) holds. `error` says why it ended if not at its end."""
 
     def __init__(self, path: str) -> None:
-        self._file: BinaryIO = Path(path).open("rb", buffering=0)
+        self._file = FileIO(path)
         self._library = _inflater()
         self._inflate: Any = self._library.decompressobj(31)
         self._input = b""

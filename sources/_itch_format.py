@@ -37,36 +37,34 @@ __all__ = [
     "type_label",
 ]
 
-#: Message types by their letter: what they are called, and how many bytes they have without the two in front.
-NAMES: dict[str, str] = {
-    "S": "system event",
-    "R": "stock directory",
-    "H": "trading action",
-    "Y": "short sale restriction",
-    "L": "market participant position",
-    "V": "circuit breaker decline levels",
-    "W": "circuit breaker status",
-    "K": "IPO quoting period",
-    "J": "auction collar",
-    "h": "operational halt",
-    "A": "add order",
-    "F": "add order with attribution",
-    "E": "order executed",
-    "C": "order executed with price",
-    "X": "order cancel",
-    "D": "order delete",
-    "U": "order replace",
-    "P": "trade, non-cross",
-    "Q": "cross trade",
-    "B": "broken trade",
-    "I": "net order imbalance",
-    "N": "retail price improvement",
-    "O": "direct listing price discovery",
+_TYPES: dict[str, tuple[int, str]] = {
+    "S": (12, "system event"),
+    "R": (39, "stock directory"),
+    "H": (25, "trading action"),
+    "Y": (20, "short sale restriction"),
+    "L": (26, "market participant position"),
+    "V": (35, "circuit breaker decline levels"),
+    "W": (12, "circuit breaker status"),
+    "K": (28, "IPO quoting period"),
+    "J": (35, "auction collar"),
+    "h": (21, "operational halt"),
+    "A": (36, "add order"),
+    "F": (40, "add order with attribution"),
+    "E": (31, "order executed"),
+    "C": (36, "order executed with price"),
+    "X": (23, "order cancel"),
+    "D": (19, "order delete"),
+    "U": (35, "order replace"),
+    "P": (44, "trade, non-cross"),
+    "Q": (40, "cross trade"),
+    "B": (19, "broken trade"),
+    "I": (50, "net order imbalance"),
+    "N": (20, "retail price improvement"),
+    "O": (48, "direct listing price discovery"),
 }
-LENGTHS: dict[str, int] = {
-    **{"S": 12, "R": 39, "H": 25, "Y": 20, "L": 26, "V": 35, "W": 12, "K": 28, "J": 35, "h": 21, "A": 36, "F": 40},
-    **{"E": 31, "C": 36, "X": 23, "D": 19, "U": 35, "P": 44, "Q": 40, "B": 19, "I": 50, "N": 20, "O": 48},
-}
+#: Bytes of each message type, without the two in front, and what it is called.
+LENGTHS: dict[str, int] = {letter: length for letter, (length, _) in _TYPES.items()}
+NAMES: dict[str, str] = {letter: name for letter, (_, name) in _TYPES.items()}
 _BY_CODE = {ord(letter): length for letter, length in LENGTHS.items()}
 
 #: Where the fields of each type in ``market.l3`` lie. `order` and `new_order` (8 bytes), `size` and `price` (4), `match`

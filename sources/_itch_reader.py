@@ -157,21 +157,8 @@ class Framer:
             if status == kernels.MORE and self.offset < end:
                 self._refill()
         if self._final and self._feed.error is not None and until is None:
-            symbols = pa.array([], pa.utf8())
-            none = np.empty((0, 4), np.int64)
-            yield (
-                self.seq,
-                Piece(
-                    self._data,
-                    np.empty(0, np.uint32),
-                    0,
-                    none,
-                    symbols,
-                    self.offset,
-                    (self._lease,) * 2,
-                    self._feed.error,
-                ),
-            )
+            nothing = np.empty(0, np.uint32), 0, np.empty((0, 4), np.int64), pa.array([], pa.utf8())
+            yield self.seq, Piece(self._data, *nothing, self.offset, (self._lease, self._lease), self._feed.error)
 
     def _refill(self) -> None:
         at = int(self._state[kernels.POSITION])
