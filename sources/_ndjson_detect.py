@@ -1,0 +1,57 @@
+"""Whether the beginning of a file looks like lines of JSON objects, and what it looks like if not."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from ..pipeline.errors import FormatError
+
+__all__ = ["BOM", "HEAD_BYTES", "check_head", "is_gzip", "is_ndjson"]
+
+BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
+#: How much of the beginning decides.
+HEAD_BYTES = 65_536
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the file begins with gzip's two bytes, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
+
+
+def is_ndjson(head: bytes) -> bool:
+    """Whether `head`, the first bytes of a file (plain or gzip), holds JSON objects one a line.
+
+    Lines may be broken: one line that begins with ``{`` and ends with ``}`` is enough, or a first line that begins with
+    ``{"`` and is longer than `head`.
+    """
+    if head.startswith(GZIP):
+        try:
+            head = zlib.decompressobj(31).decompress(head, HEAD_BYTES)
+        except zlib.error:
+            return False
+    head = head.removeprefix(BOM)
+    if b"\0" in head[:64]:
+        return False
+    lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
+    if any(line.startswith(b"{") and line.endswith(b"}") and line != b"{}" for line in lines):
+        return True
+    if lines == [b"{}"] or (lines and set(lines) == {b"{}"}):
+        return True
+    return len(lines) == 1 and lines[0][:1] == b"{" and lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
+
+
+def check_head(head: bytes, path: Path) -> None:
+    """Raises FormatError that says what the file is instead; nothing if `head` is blank or is JSON lines."""
+    text = head.removeprefix(BOM).strip(b" \t\r\n")
+    if not text or is_ndjson(head):
+        return
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{path} is UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8")
+    if text.startswith(b"["):
+        raise FormatError(f"{path} is one JSON array, not an object a line: convert it with jq -c '.[]'")
+    if text.startswith(b"{"):
+        raise FormatError(f"{path} holds a JSON object over several lines, not one a line: convert it with jq -c .")
+    raise FormatError(f"{path} is not JSON lines: no line is a JSON object, the file begins with {head[:16]!r}")

@@ -1,0 +1,245 @@
+"""Framing: a plain or gzip file in blocks of whole lines, numbered, with every byte accounted for.
+
+Blocks end at newlines and hold a bounded number of records, so what a block decodes to is bounded too. A line longer than
+`max_line` is never held: its beginning is kept for quarantine and the rest is skipped.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pipeline.context import BadRecord, Context
+from ..pipeline.errors import FormatError
+from ..pipeline.memory import Lease
+from ..pipeline.source import Block, Decoded, Position, SourceReader
+from ._ndjson_decode import Layout, Text, decode_text
+from ._ndjson_detect import BOM, HEAD_BYTES, check_head
+from ._ndjson_kernels import count_records
+from ._ndjson_plan import address
+from ._ndjson_simd import PADDING
+
+__all__ = ["MOST_RECORDS", "LineReader"]
+
+#: Records in one block.
+MOST_RECORDS = 65_536
+#: Bytes of a line that is too long that are kept for quarantine.
+_KEPT = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A piece of the file that could not be framed."""
+
+    bad: BadRecord
+
+
+class _PlainBytes:
+    """The bytes of a file from `start` up to `stop`."""
+
+    broken: str | None = None
+
+    def __init__(self, path: Path, start: int, stop: int | None) -> None:
+        self._file: BinaryIO = path.open("rb", buffering=0)
+        self._file.seek(start)
+        self._left = stop - start if stop is not None else None
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill `view`; less only where the file ends."""
+        if self._left is not None:
+            view = view[: self._left]
+        done = 0
+        while done < len(view):
+            got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            if not got:
+                break
+            done += got
+        if self._left is not None:
+            self._left -= done
+        return done
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _GzipBytes:
+    """The text inside a gzip file of one or more members. `broken` says what is wrong with it, once that is met."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._file: BinaryIO = path.open("rb", buffering=0)
+        self.broken: str | None = None
+        self._raw = b""
+        self._member: zlib._Decompress | None = None
+        self._consumed = 0
+        skipped = memoryview(bytearray(min(start, 1 << 20)))
+        while start > 0:
+            got = self.read_into(skipped[: min(start, len(skipped))])
+            if not got:
+                break
+            start -= got
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill `view`; less only where the text ends or the file is broken."""
+        done = 0
+        while done < len(view) and self.broken is None:
+            if not self._raw:
+                self._raw = self._file.read(1 << 18)
+                self._consumed += len(self._raw)
+            if not self._raw:
+                if self._member is not None:
+                    self.broken = f"the gzip stream is cut off at byte {self._consumed} of the file"
+                break
+            if self._member is None:
+                self._raw = self._raw.lstrip(b"\0") if self._consumed > len(self._raw) else self._raw
+                if not self._raw:
+                    continue
+                self._member = zlib.decompressobj(31)
+            try:
+                piece = self._member.decompress(self._raw, len(view) - done)
+            except zlib.error as error:
+                self.broken = f"the gzip stream is damaged near byte {self._consumed - len(self._raw)}: {error}"
+                break
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+            if self._member.eof:
+                self._raw = self._member.unused_data
+                self._member = None
+            else:
+                self._raw = self._member.unconsumed_tail
+        return done
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class LineReader(SourceReader):
+    """An open file of JSON lines."""
+
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        context: Context,
+        *,
+        gzip: bool,
+        position: Position,
+        stop: int | None,
+        block_bytes: int,
+        max_line: int,
+    ) -> None:
+        self._path, self._layout, self._pool = path, layout, context.pool
+        self._offset, self._seq, self._line = int(position["offset"]), int(position["seq"]), int(position["line"])
+        self._bytes: _PlainBytes | _GzipBytes
+        if gzip:
+            self._bytes = _GzipBytes(path, self._offset)
+        else:
+            self._bytes = _PlainBytes(path, self._offset, stop)
+        self._block_bytes, self._max_line = block_bytes, max_line
+        self._whole = stop is None and self._offset == 0
+        self._index = 0
+
+    def close(self) -> None:
+        self._bytes.close()
+
+    def decode(self, block: Block) -> Decoded:
+        """Decode one block of lines; see `SourceReader.decode`."""
+        if isinstance(block.payload, _Lost):
+            return Decoded((), (block.payload.bad,))
+        batches, bad = decode_text(block.payload, self._layout, self._pool, block.first_seq, block.records)
+        return Decoded(batches, bad)
+
+    def blocks(self) -> Iterator[Block]:
+        """Frame the file; see `SourceReader.blocks`. Raises FormatError for an empty file or one of another format."""
+        carry, ended, fresh, found, want = b"", False, self._whole, False, self._block_bytes
+        while carry or not ended:
+            size = len(carry) if ended else max(want, len(carry))
+            lease = self._pool.take(size + PADDING)
+            data = _view(lease, size + PADDING)
+            data[: len(carry)] = np.frombuffer(carry, np.uint8)
+            have = len(carry) + self._bytes.read_into(memoryview(data)[len(carry) : size])  # type: ignore[arg-type]
+            ended = ended or have < size
+            if fresh:
+                fresh = False
+                have = self._begin(data, have)
+            cut = have if ended else _after_last_newline(data, have)
+            if cut == 0 and have <= self._max_line:
+                carry, want = data[:have].tobytes(), 2 * have
+                continue
+            want = self._block_bytes
+            tail, cut = data[cut:have].tobytes(), cut or have
+            data[cut : cut + PADDING] = 0
+            base = address(data)
+            records, lines, stop, long = count_records(base, base + cut, MOST_RECORDS, self._max_line)
+            found = found or bool(records) or bool(long)
+            if long and stop == base:
+                block, carry, ended = self._skip_line(data[:cut].tobytes() + tail, ended)
+                yield block
+                continue
+            carry, cut = data[int(stop) - base : cut].tobytes() + tail, int(stop) - base
+            data[cut : cut + PADDING] = 0
+            text, first = Text(lease, cut, self._offset, self._line), self._seq
+            self._offset += cut
+            self._seq += int(records)
+            self._line += int(lines)
+            if records:
+                yield self._block(first, int(records), cut, text)
+        if self._bytes.broken is not None:
+            place = f"{self._layout.file}, byte {self._offset} of its text"
+            yield self._block(self._seq, 0, 0, _Lost(BadRecord(place, "ndjson.gunzip", self._bytes.broken, b"")))
+        elif self._whole and not found:
+            raise FormatError(f"{self._path} is empty: it holds no line of JSON")
+
+    def _begin(self, data: npt.NDArray[np.uint8], have: int) -> int:
+        """Check that the text is of this format and take a byte order mark away; the bytes that remain."""
+        check_head(data[: min(have, HEAD_BYTES)].tobytes(), self._path)
+        if data[:3].tobytes() == BOM and have >= 3:
+            data[: have - 3] = data[3:have].copy()
+            self._offset += 3
+            have -= 3
+        return have
+
+    def _skip_line(self, text: bytes, ended: bool) -> tuple[Block, bytes, bool]:
+        """Step over a line that is too long: its block, what was read behind it, and whether the file has ended."""
+        kept, length, newline = text[:_KEPT], 0, text.find(b"\n")
+        chunk = memoryview(bytearray(self._block_bytes))
+        while newline < 0 and not ended:
+            length += len(text)
+            got = self._bytes.read_into(chunk)
+            text, ended = bytes(chunk[:got]), got < len(chunk)
+            newline = text.find(b"\n")
+        length += newline if newline >= 0 else len(text)
+        behind = text[newline + 1 :] if newline >= 0 else b""
+        place = f"{self._layout.file}, line {self._line}, byte {self._offset}"
+        error = f"a line of {length} bytes, more than max_line={self._max_line}; its first {len(kept)} bytes are kept"
+        bad = BadRecord(place, "ndjson.frame", error, kept[:length], self._seq)
+        self._offset += length + (newline >= 0)
+        self._seq += 1
+        self._line += newline >= 0
+        return self._block(self._seq - 1, 1, length, _Lost(bad)), behind, ended
+
+    def _block(self, first: int, records: int, nbytes: int, payload: object) -> Block:
+        after = {"offset": self._offset, "seq": self._seq, "line": self._line}
+        self._index += 1
+        return Block(self._index - 1, first, records, nbytes, after, payload)
+
+
+def _view(lease: Lease, size: int) -> npt.NDArray[np.uint8]:
+    return lease.array(np.uint8, size)  # type: ignore[return-value]
+
+
+def _after_last_newline(data: npt.NDArray[np.uint8], have: int) -> int:
+    """The position behind the last newline of ``data[:have]``, 0 if there is none."""
+    stop, step = have, 4096
+    while stop > 0:
+        start = max(0, stop - step)
+        found = data[start:stop].tobytes().rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        stop, step = start, step * 4
+    return 0

@@ -1,0 +1,184 @@
+"""Game events and any other records written as one JSON object a line, plain or gzip (FORMATS 6, item 6).
+
+A column spec says which values become columns: ``{"hp": "player.state.health:int32"}``. The lines go straight into the
+columns' memory through a compiled scanner; whatever it does not understand is decoded by msgspec line by line, which is
+also what defines the result. A line that is no JSON object, or whose value has not its column's type, is quarantined alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from ..pipeline.context import Context
+from ..pipeline.errors import FormatError, GraphError
+from ..pipeline.schema import EVENT_FIELDS, event_schema
+from ..pipeline.source import Position, SourceReader, SourceSpec, Split
+from ._ndjson_detect import is_gzip, is_ndjson
+from ._ndjson_spec import PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
+
+if TYPE_CHECKING:
+    from ._ndjson_reader import LineReader
+
+__all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjson"]
+
+
+@dataclass(frozen=True)
+class Ndjson(SourceSpec):
+    """A file of JSON objects, one a line; gzip is recognised by its content.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Output columns by name, each ``path:type`` or ``path:type=default``. Path parts are keys joined by dots (``\\.`` is
+        a dot inside a key). Types: ``bool``, ``int8`` .. ``int64``, ``uint8`` .. ``uint64``, ``float32``, ``float64``,
+        ``utf8``, ``dict`` (``dictionary<int16, utf8>``), ``dict32`` (int32 indices) and ``timestamp[ns|us|ms|s|iso]``
+        (UTC). A missing key or a JSON null is null, or the default.
+    time, time_unit
+        Path and unit (``ns``, ``us``, ``ms``, ``s`` or ``iso``) of the event time. A line without it is a bad record.
+    time_start_ns
+        Added to event times that count from the start of a match.
+    recv
+        Path of the capture time in the same unit; None: the event time.
+    rest
+        Name of a ``large_string`` column that gets the JSON text of each line without the members that became columns,
+        verbatim otherwise. Members whose key is in `PERSONAL_KEYS` are cut out of it at every depth, unless
+        `keep_personal`.
+    constants
+        Further ``dictionary<int32, utf8>`` columns with one value, such as a match id.
+    max_line
+        Longest line in bytes; a longer one is quarantined with its first 64 KiB.
+    block_bytes
+        Bytes that are read ahead and decoded at a time.
+
+    Integers are exact and checked against their type; ``5.0`` is no integer. Floats are the nearest float64 of the text
+    (float32 columns its rounding). Where a key comes twice the last one counts. A line must be UTF-8 JSON of at most 128
+    levels. ``seq`` is the number of the line among those that are not blank. Raises FormatError for an empty file or one of
+    another format, GraphError for a spec that cannot be.
+    """
+
+    path: str | Path
+    columns: Mapping[str, str] = field(kw_only=True)
+    time: str = field(default="ts_ns", kw_only=True)
+    time_unit: str = field(default="ns", kw_only=True)
+    time_start_ns: int = field(default=0, kw_only=True)
+    recv: str | None = field(default=None, kw_only=True)
+    rest: str | None = field(default=None, kw_only=True)
+    keep_personal: bool = field(default=False, kw_only=True)
+    constants: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    max_line: int = field(default=16 << 20, kw_only=True)
+    block_bytes: int = field(default=1 << 20, kw_only=True)
+    lateness_ns: int = field(default=0, kw_only=True)
+
+    format: ClassVar[str] = "ndjson"
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in TIME_UNITS:
+            raise GraphError(f"{self.time_unit=} is no unit of time", expected=" | ".join(TIME_UNITS))
+        if not abs(self.time_start_ns) < 1 << 61:
+            raise GraphError(f"{self.time_start_ns=} is outside the years 1897 to 2043", expected="ns since 1970")
+        if not 64 <= self.max_line <= 1 << 30:
+            raise GraphError(f"{self.max_line=}", expected="64 to 2**30 bytes")
+        if not 64 <= self.block_bytes <= 1 << 28:
+            raise GraphError(f"{self.block_bytes=}", expected="64 to 2**28 bytes")
+        names = [*EVENT_NAMES, *self.columns, *self.constants, *([self.rest] if self.rest else [])]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise GraphError(f"two columns are called {twice[0]!r}", expected=f"names other than {', '.join(EVENT_NAMES)}")
+        check_paths(self._all_columns)
+
+    @cached_property
+    def _user_columns(self) -> tuple[Column, ...]:
+        return parse_columns(self.columns)
+
+    @cached_property
+    def _all_columns(self) -> tuple[Column, ...]:
+        kind = f"timestamp[{self.time_unit}]"
+        times = [Column("ts_event", split_path(self.time), kind, required=True, epoch_ns=self.time_start_ns)]
+        if self.recv is not None and self.recv != self.time:
+            times.append(Column("ts_recv", split_path(self.recv), kind, required=True, epoch_ns=self.time_start_ns))
+        return (*times, *self._user_columns)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The event columns, `constants`, `columns` in their order, then `rest`."""
+        fields = [pa.field(name, pa.dictionary(pa.int32(), pa.utf8()), nullable=False) for name in self.constants]
+        fields += [column.field for column in self._user_columns]
+        if self.rest:
+            fields.append(pa.field(self.rest, pa.large_utf8(), nullable=False))
+        return event_schema(fields, source=self.name, format=self.format)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return Path(self.path).name
+
+    @property
+    def block_bound(self) -> int:
+        """The text of a block, a row of output for each of its records, and a copy of it for each text column."""
+        from ._ndjson_reader import MOST_RECORDS
+
+        text = max(self.block_bytes, 2 * self.max_line) + 4096
+        texts = 2 + sum(column.type == "utf8" for column in self._user_columns) + bool(self.rest)
+        rows = min(MOST_RECORDS, self.block_bytes) * sum(column.width + 9 for column in (*self._all_columns, *self._all_columns))
+        return 3 * (text * texts + rows) // 2
+
+    def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
+        """Open the file, one of its splits, or the rest of either behind a position. Raises OSError."""
+        start = position or (split.detail if split is not None and split.detail else {"offset": 0, "seq": 0, "line": 1})
+        stop = split.detail.get("stop") if split is not None else None
+        return self._reader(context, start, stop)
+
+    def _reader(self, context: Context, start: Position, stop: int | None) -> LineReader:
+        from ._ndjson_decode import Layout
+        from ._ndjson_plan import Plan
+        from ._ndjson_reader import LineReader
+
+        path = Path(self.path)
+        drop = frozenset() if self.keep_personal else PERSONAL_KEYS
+        plan = Plan(self._all_columns, rest=self.rest is not None, drop=drop)
+        recv = any(column.name == "ts_recv" for column in self._all_columns)
+        layout = Layout(self.schema, plan, self.rest, dict(self.constants), recv, path.name)
+        return LineReader(
+            path,
+            layout,
+            context,
+            gzip=is_gzip(path),
+            position=start,
+            stop=stop,
+            block_bytes=self.block_bytes,
+            max_line=self.max_line,
+        )
+
+    def splits(self, wanted: int) -> Sequence[Split]:
+        """Byte ranges of a plain file that begin at a line, with the number of their first row.
+
+        Numbering them takes one pass that only counts lines. A gzip file cannot be split.
+        """
+        path = Path(self.path)
+        size = path.stat().st_size
+        wanted = min(wanted, size // self.block_bytes)
+        if wanted < 2 or is_gzip(path):
+            return (Split(0, 1),)
+        first: Position = {"offset": 0, "seq": 0, "line": 1}
+        starts, reader = [first], self._reader(Context("splits"), first, None)
+        try:
+            for block in reader.blocks():
+                if block.after["offset"] >= size * len(starts) // wanted and block.after["offset"] < size:
+                    starts.append(block.after)
+        finally:
+            reader.close()
+        stops = [int(start["offset"]) for start in starts[1:]] + [size]
+        parts = zip(starts, stops, strict=True)
+        return tuple(Split(i, len(starts), {**start, "stop": stop}) for i, (start, stop) in enumerate(parts))
+
+
+EVENT_NAMES = tuple(event.name for event in EVENT_FIELDS)
