@@ -143,7 +143,7 @@ class _BatchFunction(Operator):
         results: Sequence[pa.RecordBatch]
         results = (result,) if isinstance(result, pa.RecordBatch) else tuple(result)
         for out in results:
-            if out.schema is not self._schema and (problem := difference(self._schema, out.schema)):
+            if not out.schema.equals(self._schema) and (problem := difference(self._schema, out.schema)):
                 raise TypeError(f"{function_name(self._function)} returned another schema than declared: {problem}")
         if self._same_rows and (len(results) != 1 or results[0].num_rows != batch.num_rows):
             rows = sum(r.num_rows for r in results)

@@ -8,6 +8,7 @@ from typing import Any
 from .cells import Cell
 from .context import Context
 from .graph import MAIN
+from .hop import Infer
 from .last_hop import InferOperator
 from .ledger import Ledger, Trace
 from .operator import OperatorSpec
@@ -29,6 +30,14 @@ class InferCell(Cell):
         self.start_ns = 0
         self.busy_ns = 0
         self.wait_ns = 0
+
+    @property
+    def delivered_bytes(self) -> int:
+        """Payload bytes that reached the model: its inputs, without padding."""
+        spec = self.node.spec
+        if not isinstance(spec, Infer):
+            return 0
+        return self.metrics.rows_in * sum(tensor.nbytes for tensor in spec.model.inputs.values())
 
     def waited(self, start: int, end: int) -> None:
         """The stage's thread says when it waited for the item that comes next."""

@@ -97,6 +97,13 @@ class Histogram:
         self.count += 1
         self.largest = max(self.largest, duration)
 
+    def merge(self, other: Histogram) -> None:
+        """Add all values of another histogram."""
+        for bucket, count in other._buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+        self.count += other.count
+        self.largest = max(self.largest, other.largest)
+
     def percentile(self, share: float) -> int:
         """The duration in ns below which `share` of the values lie, to 2 %; 0 if there are none."""
         remaining = share * self.count

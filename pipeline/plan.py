@@ -19,7 +19,7 @@ from .sink import SinkSpec
 from .site import Site
 from .source import SourceSpec
 
-__all__ = ["Link", "Node", "Plan", "Stage", "build_plan"]
+__all__ = ["Link", "Node", "Plan", "Stage", "build_plan", "group_stages", "output_of"]
 
 
 @dataclass(eq=False, slots=True)
@@ -146,11 +146,12 @@ def build_plan(graph: Graph, threads: int) -> Plan:
     plan = Plan(nodes)
     insert_gates(plan)
     defer_row_work(plan)
-    _group(plan, threads)
+    group_stages(plan, threads)
     return plan
 
 
-def _group(plan: Plan, threads: int) -> None:
+def group_stages(plan: Plan, threads: int) -> None:
+    """Divide the nodes, which must be in topological order, among threads."""
     for node in plan.nodes:
         host = None if _starts_stage(plan, node) else plan.stage_of(node.inputs[0].node)
         if host is not None:
@@ -183,12 +184,12 @@ def _starts_stage(plan: Plan, node: Node) -> bool:
     if len(node.inputs) != 1:
         return True
     spec, producer = node.spec, node.inputs[0].node
+    if isinstance(producer.spec, Prefetch):
+        return True
     if isinstance(spec, SinkSpec):
         return spec.own_thread
     if isinstance(spec, Prefetch):
         return False
-    if isinstance(spec, Infer) or isinstance(producer.spec, Prefetch):
-        return True
     if not isinstance(spec, OperatorSpec):
         return True
     if spec.stateless:

@@ -57,6 +57,8 @@ class Runtime:
         self.readings: dict[Node, Reading] = {}
         self.rings: dict[Node, SlotRing] = {}
         self.executors: dict[Node, Executor] = {}
+        #: Rows a second of each infer step with its input replaced by one cached batch, where that was measured.
+        self.ceilings: dict[str, float] = {}
         self._calibration = calibration or {}
         self._open_contexts: dict[Node, Context] = {}
         self.started = self.clock.monotonic_ns()
@@ -175,6 +177,21 @@ class Runtime:
                 by_column.get(column, ""), kind, rows, self.stop
             )
         self.cells[node] = Cell(index, node, PrefetchOperator(infer, ring, context), context)
+
+    def measure_ceilings(self, seconds: float = 0.5, least: int = 5) -> None:
+        """Run every model on the batch its slot still holds, without any input, and note the rate."""
+        for node, executor in self.executors.items():
+            ring = self.rings[node.inputs[0].node]
+            inputs, batches = ring.slots[0].device, 0
+            started = now = self.clock.monotonic_ns()
+            while batches < least or now - started < seconds * 1e9:
+                outputs = executor.run(inputs)
+                for value in outputs.values():
+                    executor.fetch(value)
+                batches += 1
+                now = self.clock.monotonic_ns()
+            if now > started:
+                self.ceilings[node.id] = batches * ring.slots[0].rows / ((now - started) / 1e9)
 
     def sinks(self) -> list[SinkCell]:
         return [cell for cell in self.cells.values() if isinstance(cell, SinkCell)]

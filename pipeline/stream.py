@@ -27,8 +27,8 @@ from .site import calling_site
 from .source import SourceSpec
 
 if TYPE_CHECKING:
+    from ._torch_dataset import TorchDataset
     from .flow import Flow
-    from .torch_dataset import TorchDataset
 
 __all__ = ["Stream", "read"]
 
@@ -320,7 +320,7 @@ class Stream:
 
     def to_torch(self, columns: Sequence[str] | None = None, **options: Any) -> TorchDataset:
         """A ``torch.utils.data.IterableDataset`` of dicts of tensors, for use in place of a DataLoader."""
-        from .torch_dataset import to_torch
+        from ._torch_dataset import to_torch
 
         return to_torch(self, columns, options)
 

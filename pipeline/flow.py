@@ -1,0 +1,74 @@
+"""A closed pipeline: streams that end in sinks, ready to be explained and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from .bound import check_budget
+from .graph import Graph, Step
+from .options import RunOptions
+from .plan import Plan, build_plan
+from .report import Report
+from .watch import Progress
+
+__all__ = ["Flow"]
+
+Runner = Literal["inline", "local"]
+
+
+class Flow:
+    """One or more sinks with everything behind them. ``a + b`` is the flow that writes both in one run."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        self.steps = steps
+
+    def __add__(self, other: Flow) -> Flow:
+        return Flow((*self.steps, *other.steps))
+
+    @property
+    def graph(self) -> Graph:
+        """The graph with its step ids."""
+        return Graph(self.steps)
+
+    def plan(self, options: RunOptions | None = None) -> Plan:
+        """What would run. Raises PlanError if its memory bound exceeds the budget."""
+        options = options or RunOptions()
+        plan = build_plan(self.graph, options.threads)
+        check_budget(plan, options)
+        return plan
+
+    def explain(self, format: str = "text", **options: Any) -> str:
+        """The plan as ``text`` or ``mermaid``: steps, schemas, threads, the memory bound, and where bytes are copied."""
+        from .explain import explain
+
+        return explain(self.graph, RunOptions(**options), format)
+
+    def run(
+        self,
+        *,
+        runner: Runner = "local",
+        report: str | Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        **options: Any,
+    ) -> Report:
+        """Run to the end and return the report (also written to `report` as JSON).
+
+        `options` are those of `RunOptions`: parallelism, memory, edge_bytes, on_error, quarantine, speed, clock,
+        stall_after, ceiling. Raises RunError, naming the step, if it fails; nothing is left under a final name then.
+        """
+        from .run import run
+
+        result = run(self.graph, runner, RunOptions(**options), progress)
+        if report is not None:
+            result.write(report)
+        return result
+
+    def __reduce__(self) -> tuple[type[Flow], tuple[tuple[Step, ...]]]:
+        return Flow, (self.steps,)
+
+    def __repr__(self) -> str:
+        return f"Flow({' '.join(name for name, _ in self.graph)})"

@@ -1,0 +1,85 @@
+"""Rows that are already in memory, as a source: for notebooks, tests and tables from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from ..pipeline.context import Context
+from ..pipeline.duration import Duration, nanoseconds
+from ..pipeline.errors import FormatError
+from ..pipeline.schema import check_event_schema
+from ..pipeline.source import Block, Decoded, Position, SourceReader, SourceSpec, Split
+
+__all__ = ["Rows"]
+
+
+@dataclass(frozen=True)
+class Rows(SourceSpec):
+    """The rows of a table or of batches, in order, as batches of at most `rows_per_batch`.
+
+    The schema must start with ts_event, ts_recv and seq; nothing is renumbered. Raises FormatError if it does not.
+    """
+
+    format: ClassVar[str] = "memory"
+
+    data: pa.Table | pa.RecordBatch | tuple[pa.RecordBatch, ...]
+    rows_per_batch: int = 65_536
+    lateness: Duration = 0
+    label: str = "rows"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, (pa.Table, pa.RecordBatch)):
+            object.__setattr__(self, "data", tuple(self.data))
+            if not self.data:
+                raise FormatError("no batches: give at least one, it may be empty, so that there is a schema")
+        if self.rows_per_batch < 1:
+            raise ValueError(f"rows_per_batch must be at least 1, got {self.rows_per_batch}")
+        object.__setattr__(self, "lateness_ns", nanoseconds(self.lateness))
+        if problem := check_event_schema(self.schema):
+            raise FormatError(f"rows need the event columns first: {problem}")
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.data[0].schema if isinstance(self.data, tuple) else self.data.schema
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
+        return _RowsReader(self._batches(), self.rows_per_batch, int((position or {}).get("row", 0)))
+
+    def _batches(self) -> Sequence[pa.RecordBatch]:
+        if isinstance(self.data, pa.Table):
+            return self.data.to_batches()
+        return (self.data,) if isinstance(self.data, pa.RecordBatch) else self.data
+
+    @property
+    def block_bound(self) -> int:
+        largest = max((batch.nbytes / max(1, batch.num_rows) for batch in self._batches()), default=0.0)
+        return int(largest * self.rows_per_batch) + 1
+
+
+class _RowsReader(SourceReader):
+    def __init__(self, batches: Iterable[pa.RecordBatch], size: int, start: int) -> None:
+        self._batches, self._size, self._start = batches, size, start
+
+    def blocks(self) -> Iterator[Block]:
+        row, index = 0, 0
+        for batch in self._batches:
+            for low in range(0, batch.num_rows, self._size):
+                piece = batch.slice(low, self._size)
+                row += piece.num_rows
+                if row <= self._start:
+                    continue
+                piece = piece.slice(max(0, piece.num_rows - (row - self._start)))
+                first = row - piece.num_rows
+                yield Block(index, first, piece.num_rows, piece.nbytes, {"row": row}, piece)
+                index += 1
+
+    def decode(self, block: Block) -> Decoded:
+        return Decoded((block.payload,))
