@@ -1,0 +1,355 @@
+"""Rows that wait: held without a copy, found by position or time, and gathered into one block when they leave.
+
+Operators that hold rows back (merge, sync, join, batch) keep references to the batches they got. What leaves is a slice
+of such a batch where its rows are together, else one gather: fixed-width columns go straight into a leased
+`ColumnBlock`, once, the others through Arrow. Dictionary columns are unified by value, for each source batch has its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..pipeline.columns import ColumnBlock, as_numpy, event_ns, is_fixed_width
+from ..pipeline.context import Context
+from ..pipeline.operator import END_OF_TIME
+
+__all__ = ["Ints", "PendingRows", "Piece", "RowStore", "TimeIndex", "gather", "is_sorted", "rewrap", "select"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows `rows` of `batch` (None: all) and the rows of the result they become."""
+
+    batch: pa.RecordBatch
+    rows: Ints | None
+    into: slice | Ints
+
+    def __len__(self) -> int:
+        return self.batch.num_rows if self.rows is None else len(self.rows)
+
+
+def is_sorted(times: Ints) -> bool:
+    """Whether no element is less than the one before it."""
+    return len(times) < 2 or bool((times[1:] >= times[:-1]).all())
+
+
+def rewrap(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """`batch` under `schema` (same types), without a copy; the same object where it has that schema already."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def select(context: Context, batch: pa.RecordBatch, rows: Ints) -> pa.RecordBatch:
+    """Ascending `rows` of `batch`: a slice (or the batch itself) where they are consecutive, else one counted copy."""
+    if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
+        return batch if len(rows) == batch.num_rows else batch.slice(int(rows[0]), len(rows))
+    return gather(context, batch.schema, [Piece(batch, rows, slice(0, len(rows)))], len(rows))
+
+
+def gather(
+    context: Context,
+    schema: pa.Schema,
+    pieces: Sequence[Piece],
+    total: int,
+    *,
+    missing: npt.NDArray[np.bool_] | None = None,
+    allocate: Callable[[pa.Schema, int], ColumnBlock] | None = None,
+) -> pa.RecordBatch:
+    """One batch of `total` rows from `pieces`, copied once and counted; rows that are `missing` are null.
+
+    `pieces` and `missing` must cover every row of the result exactly once. `allocate` gives the block for the
+    fixed-width columns; the default is a lease of the step's pool.
+    """
+    pieces = [piece for piece in pieces if len(piece)]
+    direct = [
+        index
+        for index, field in enumerate(schema)
+        if is_fixed_width(field.type) and not any(piece.batch.column(index).null_count for piece in pieces)
+    ]
+    fixed = pa.schema([schema.field(index) for index in direct])
+    block = ColumnBlock(context.pool, fixed, total) if allocate is None else allocate(fixed, total)
+    dictionaries: dict[str, pa.Array] = {}
+    columns: dict[int, pa.Array] = {}
+    for index in direct:
+        field = schema.field(index)
+        arrays = [piece.batch.column(index) for piece in pieces]
+        maps: Sequence[npt.NDArray[Any] | None] = [None] * len(pieces)
+        if pa.types.is_dictionary(field.type):
+            dictionaries[field.name], maps = _unify([array.dictionary for array in arrays], field.type)
+        _fill(block[field.name], pieces, [as_numpy(array) for array in arrays], maps, missing)
+    valid = None if missing is None else {field.name: ~missing for field in fixed}
+    made = block.batch(total, dictionaries=dictionaries, valid=valid)
+    columns = dict(zip(direct, made.columns, strict=True))
+    for index, field in enumerate(schema):
+        if index not in columns:
+            columns[index] = _concatenate(field.type, index, pieces, total, missing)
+    result = pa.RecordBatch.from_arrays([columns[index] for index in range(len(schema))], schema=schema)
+    context.copied(sum(view.nbytes for view in block.arrays.values()))
+    context.copied(sum(columns[i].nbytes for i in range(len(schema)) if i not in direct))
+    return result
+
+
+def _fill(
+    target: npt.NDArray[Any],
+    pieces: Sequence[Piece],
+    views: Sequence[npt.NDArray[Any]],
+    maps: Sequence[npt.NDArray[Any] | None],
+    missing: npt.NDArray[np.bool_] | None,
+) -> None:
+    for piece, view, mapping in zip(pieces, views, maps, strict=True):
+        if mapping is not None:
+            target[piece.into] = mapping[view if piece.rows is None else view[piece.rows]]
+        elif piece.rows is None:
+            target[piece.into] = view
+        elif isinstance(piece.into, slice):
+            np.take(view, piece.rows, axis=0, out=target[piece.into], mode="clip")
+        else:
+            target[piece.into] = view[piece.rows]
+    if missing is not None:
+        target[missing] = 0
+
+
+def _unify(dictionaries: Sequence[pa.Array], kind: pa.DictionaryType) -> tuple[pa.Array, list[npt.NDArray[Any] | None]]:
+    """One dictionary with the values of all, and for each what its indices become (None: unchanged)."""
+    first = dictionaries[0] if dictionaries else pa.array([], kind.value_type)
+    distinct: dict[tuple[Any, ...], pa.Array] = {}
+    for dictionary in dictionaries:
+        distinct.setdefault(_identity(dictionary), dictionary)
+    if len(distinct) <= 1:
+        return first, [None] * len(dictionaries)
+    values = pa.concat_arrays(list(distinct.values())).unique()
+    limit = 1 << (kind.index_type.bit_width - (0 if pa.types.is_unsigned_integer(kind.index_type) else 1))
+    if len(values) > limit:
+        raise ValueError(
+            f"{len(values)} different values do not fit a column of {kind}; give the source a wider index type"
+        )
+    dtype = kind.index_type.to_pandas_dtype()
+    maps: dict[tuple[Any, ...], npt.NDArray[Any] | None] = {}
+    for key, dictionary in distinct.items():
+        mapping = pc.index_in(dictionary, values).to_numpy(zero_copy_only=False).astype(dtype)
+        unchanged = bool((mapping == np.arange(len(mapping))).all())
+        maps[key] = None if unchanged else mapping
+    return values, [maps[_identity(dictionary)] for dictionary in dictionaries]
+
+
+def _identity(array: pa.Array) -> tuple[Any, ...]:
+    return (len(array), array.offset, *(0 if buffer is None else buffer.address for buffer in array.buffers()))
+
+
+def _concatenate(
+    kind: pa.DataType, index: int, pieces: Sequence[Piece], total: int, missing: npt.NDArray[np.bool_] | None
+) -> pa.Array:
+    parts, places = [], []
+    for piece in pieces:
+        column = piece.batch.column(index)
+        parts.append(column if piece.rows is None else column.take(pa.array(piece.rows)))
+        into = piece.into
+        places.append(np.arange(into.start, into.stop) if isinstance(into, slice) else into)
+    if missing is not None:
+        gaps = np.flatnonzero(missing)
+        parts.append(pa.nulls(len(gaps), kind))
+        places.append(gaps)
+    joined = pa.concat_arrays(parts) if parts else pa.array([], kind)
+    order = np.concatenate(places) if places else np.empty(0, np.int64)
+    if is_sorted(order):
+        return joined
+    back = np.empty(total, np.int64)
+    back[order] = np.arange(total)
+    return joined.take(pa.array(back))
+
+
+class RowStore:
+    """Rows by the position at which they came, held in their batches until every row of a batch is released."""
+
+    def __init__(self, context: Context, schema: pa.Schema) -> None:
+        self._context, self._schema = context, schema
+        self._starts: list[int] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._live: list[int] = []
+        self._bytes: list[int] = []
+        self._next = 0
+        self.nbytes = 0
+
+    @property
+    def rows_held(self) -> int:
+        """Rows in memory, released ones in batches that are still needed included."""
+        return sum(batch.num_rows for batch in self._batches)
+
+    def append(self, batch: pa.RecordBatch) -> Ints:
+        """Hold `batch`; return the positions of its rows."""
+        start = self._next
+        self._next += batch.num_rows
+        if batch.num_rows:
+            self._starts.append(start)
+            self._batches.append(batch)
+            self._live.append(batch.num_rows)
+            self._bytes.append(batch.nbytes)
+            self.nbytes += self._bytes[-1]
+        return np.arange(start, self._next, dtype=np.int64)
+
+    def release(self, positions: Ints) -> None:
+        """These rows (each once) will not be asked for again."""
+        if not len(positions):
+            return
+        counts = np.bincount(self._segment(positions), minlength=len(self._live))
+        self._live = [live - int(gone) for live, gone in zip(self._live, counts, strict=True)]
+        if 0 in self._live:
+            keep = [number for number, live in enumerate(self._live) if live]
+            self._starts = [self._starts[number] for number in keep]
+            self._batches = [self._batches[number] for number in keep]
+            self._bytes = [self._bytes[number] for number in keep]
+            self._live = [self._live[number] for number in keep]
+            self.nbytes = sum(self._bytes)
+
+    def take(self, positions: Ints) -> pa.RecordBatch:
+        """The rows at `positions` as one batch, in that order; a row at -1 is null. A slice where that will do."""
+        total = len(positions)
+        missing = positions < 0
+        if not total or missing.all():
+            return gather(self._context, self._schema, [], total, missing=missing if total else None)
+        gaps = bool(missing.any())
+        wanted = np.flatnonzero(~missing) if gaps else np.arange(total)
+        found = positions[wanted] if gaps else positions
+        segments = self._segment(found)
+        one = int(segments[0])
+        if not gaps and (segments == one).all():
+            local = found - self._starts[one]
+            if (local[1:] - local[:-1] == 1).all():
+                return rewrap(self._batches[one].slice(int(local[0]), total), self._schema)
+        pieces = []
+        for number in np.unique(segments):
+            mine = np.flatnonzero(segments == number)
+            into = wanted[mine]
+            together = int(into[-1]) - int(into[0]) + 1 == len(into)
+            place = slice(int(into[0]), int(into[-1]) + 1) if together else into
+            pieces.append(Piece(self._batches[number], found[mine] - self._starts[number], place))
+        return gather(self._context, self._schema, pieces, total, missing=missing if gaps else None)
+
+    def _segment(self, positions: Ints) -> npt.NDArray[np.intp]:
+        return np.searchsorted(np.asarray(self._starts, np.int64), positions, "right") - 1
+
+
+class TimeIndex:
+    """Positions of held rows in order of (event time, arrival), with a number attached to each.
+
+    Rows that come in order are appended; others are sorted into the part that they overlap.
+    """
+
+    __slots__ = ("_columns", "_start", "_stop")
+
+    def __init__(self) -> None:
+        self._columns: Ints = np.empty((3, 64), np.int64)
+        self._start = self._stop = 0
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @property
+    def ts(self) -> Ints:
+        return self._columns[0, self._start : self._stop]
+
+    @property
+    def position(self) -> Ints:
+        return self._columns[1, self._start : self._stop]
+
+    @property
+    def tag(self) -> Ints:
+        """The attached numbers, writable."""
+        return self._columns[2, self._start : self._stop]
+
+    def insert(self, times: Ints, positions: Ints, tags: Ints | int) -> None:
+        """Add rows that arrived after all that are there."""
+        count = len(times)
+        if not count:
+            return
+        if self._stop + count > self._columns.shape[1]:
+            held = len(self)
+            grown = np.empty((3, max(64, 2 * (held + count))), np.int64)
+            grown[:, :held] = self._columns[:, self._start : self._stop]
+            self._columns, self._start, self._stop = grown, 0, held
+        before = self._stop
+        self._stop += count
+        self._columns[0, before : self._stop] = times
+        self._columns[1, before : self._stop] = positions
+        self._columns[2, before : self._stop] = tags
+        if is_sorted(times) and (before == self._start or times[0] >= self._columns[0, before - 1]):
+            return
+        low = self._start + int(np.searchsorted(self._columns[0, self._start : before], times.min(), "right"))
+        order = np.argsort(self._columns[0, low : self._stop], kind="stable")
+        self._columns[:, low : self._stop] = self._columns[:, low : self._stop][:, order]
+
+    def drop_front(self, count: int) -> None:
+        """Forget the `count` oldest rows."""
+        self._start += count
+
+
+class PendingRows:
+    """Batches in arrival order of which a prefix is taken, with the least event time of what is left."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[pa.RecordBatch, Ints, Ints, int]] = deque()
+        self._least: deque[tuple[int, int]] = deque()
+        self._came = 0
+        self._taken = 0
+        self.offset = 0
+        self.rows = 0
+        self.nbytes = 0
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Add a batch behind all others; an empty one leaves no trace."""
+        if not batch.num_rows:
+            return
+        times = event_ns(batch)
+        least = times if is_sorted(times) else np.minimum.accumulate(times[::-1])[::-1]
+        size = batch.nbytes
+        self._batches.append((batch, times, least, size))
+        while self._least and self._least[-1][1] >= least[0]:
+            self._least.pop()
+        self._least.append((self._came, int(least[0])))
+        self._came += 1
+        self.rows += batch.num_rows
+        self.nbytes += size
+
+    def head(self) -> tuple[pa.RecordBatch, Ints]:
+        """The first batch and its event times, whole; rows before `offset` have been taken already."""
+        batch, times, _, _ = self._batches[0]
+        return batch, times
+
+    def take(self, count: int) -> None:
+        """The first `count` rows, all of the first batch, have left."""
+        batch, _, _, size = self._batches[0]
+        self.offset += count
+        self.rows -= count
+        if self.offset == batch.num_rows:
+            self._batches.popleft()
+            self.nbytes -= size
+            self.offset = 0
+            if self._least[0][0] == self._taken:
+                self._least.popleft()
+            self._taken += 1
+
+    def oldest(self) -> int:
+        """The least event time of the rows that are left; END_OF_TIME if there are none."""
+        if not self._batches:
+            return END_OF_TIME
+        first = int(self._batches[0][2][self.offset])
+        behind = 1 if self._least[0][0] == self._taken else 0
+        return min(first, self._least[behind][1]) if len(self._least) > behind else first
+
+    def batches(self) -> list[pa.RecordBatch]:
+        """What is left, as slices, for a snapshot."""
+        left = [batch for batch, _, _, _ in self._batches]
+        if left and self.offset:
+            left[0] = left[0].slice(self.offset)
+        return left
