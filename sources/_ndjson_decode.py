@@ -16,22 +16,28 @@ from ..pipeline.memory import BufferPool, Lease
 from ._ndjson_kernels import (
     AT,
     DEPTH,
+    DICTIONARY,
     DICTIONARY_FULL,
     DICTIONARY_GROWS,
+    FILL,
+    FRAME,
     LEARNED,
     LINE,
     LINE_END,
+    NULLS,
     RECORD,
     ROW,
     SLOW,
     STATE,
+    TARGET,
+    VALID,
     WHICH,
     scan,
 )
-from ._ndjson_plan import TEXT, Plan, address
+from ._ndjson_plan import TEXT, Keys, Plan, address
 from ._ndjson_simd import PADDING
 from ._ndjson_slow import BadLine, read_line
-from ._ndjson_text import FULL, GROW, gather, hash_text, intern
+from ._ndjson_text import FULL, GROW, TABLE, gather, hash_text, intern
 
 __all__ = ["Layout", "Text", "decode_text"]
 
@@ -84,55 +90,55 @@ def _is_utf8(data: npt.NDArray[np.uint8], size: int, lease: Lease) -> bool:
     return True
 
 
-class _Dictionaries:
-    """The values seen in each dictionary column of one batch: codes in order of first appearance."""
+class _Dictionary:
+    """The values seen in a dictionary column of one batch: codes in order of first appearance."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, limit: int, default: str | None) -> None:
         self._kept: list[npt.NDArray[np.uint8]] = []
-        count = len(plan.dictionaries)
-        self.counts = np.zeros(count + 1, np.int64)
-        self.places = np.zeros((count, 512), np.int64)
-        self.sizes = np.zeros((count, 512), np.int32)
-        self.slots = np.full((count, 1024), -1, np.int32)
-        for which, index in enumerate(plan.dictionaries):
-            default = plan.columns[index].default
-            if default is not None:
-                self.code(which, str(default))
+        self.table = np.zeros(len(TABLE), np.int64)
+        self.table[5] = limit
+        self._places, self._sizes = np.zeros(512, np.int64), np.zeros(512, np.int32)
+        self._index()
+        if default is not None:
+            self.code(default)
+
+    @property
+    def count(self) -> int:
+        return int(self.table[4])
+
+    def _index(self) -> None:
+        room = len(self._places)
+        self._slots = np.full(2 * room, -1, np.int32)
+        for code in range(self.count):
+            slot = int(hash_text(int(self._places[code]), int(self._sizes[code]))) & (2 * room - 1)
+            while self._slots[slot] >= 0:
+                slot = (slot + 1) & (2 * room - 1)
+            self._slots[slot] = code
+        self.table[:4] = address(self._slots), 2 * room - 1, address(self._places), address(self._sizes)
+        self.table[6] = room
 
     def grow(self) -> None:
-        self.places = np.pad(self.places, ((0, 0), (0, self.places.shape[1])))
-        self.sizes = np.pad(self.sizes, ((0, 0), (0, self.sizes.shape[1])))
-        wide = self.slots.shape[1] * 2
-        self.slots = np.full((len(self.slots), wide), -1, np.int32)
-        for which in range(len(self.slots)):
-            for code in range(int(self.counts[which])):
-                slot = int(hash_text(self.places[which, code], self.sizes[which, code])) & (wide - 1)
-                while self.slots[which, slot] >= 0:
-                    slot = (slot + 1) & (wide - 1)
-                self.slots[which, slot] = code
+        """Make room for twice as many values."""
+        self._places = np.pad(self._places, (0, len(self._places)))
+        self._sizes = np.pad(self._sizes, (0, len(self._sizes)))
+        self._index()
 
-    def code(self, which: int, text: str) -> int:
+    def code(self, text: str) -> int:
         """The code of a text, FULL if the index type has none left."""
         raw = text.encode()
         held = np.zeros(len(raw) + PADDING, np.uint8)
         held[: len(raw)] = np.frombuffer(raw, np.uint8)
         self._kept.append(held)
-        while True:
-            limit = self.plan.dict_limits[which]
-            tables = self.slots[which], self.places[which], self.sizes[which], self.counts[which:]
-            code = int(intern(address(held), len(raw), *tables, limit))
-            if code != GROW:
-                return code
+        while (code := int(intern(address(held), len(raw), address(self.table)))) == GROW:
             self.grow()
+        return code
 
-    def values(self, which: int) -> pa.Array:
-        count = int(self.counts[which])
-        if count == 0:
-            return pa.array([], pa.utf8())
+    def values(self) -> pa.Array:
+        """The values in order of their codes."""
+        count = self.count
         offsets = np.zeros(count + 1, np.int32)
-        data = np.empty(int(self.sizes[which, :count].sum(dtype=np.int64)) + PADDING, np.uint8)
-        gather(self.places[which], self.sizes[which], count, address(data), offsets)
+        data = np.empty(int(self._sizes[:count].sum(dtype=np.int64)) + PADDING, np.uint8)
+        gather(self._places, self._sizes, count, address(data), offsets)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[: offsets[-1]])]
         return pa.Array.from_buffers(pa.utf8(), count, buffers)
 
@@ -144,24 +150,27 @@ class _Rows:
         plan = layout.plan
         self.layout, self.rows = layout, rows
         self.block = ColumnBlock(pool, layout.schema, rows)
-        self.dictionaries = _Dictionaries(plan)
         self.valid = np.ones((len(plan.columns), rows), np.uint8)
-        self.nulls = np.zeros(len(plan.columns), np.int64)
-        self.targets = np.zeros(len(plan.columns), np.int64)
-        self.extras = plan.fill.copy()
+        self.records = plan.records.copy()
         self.data: dict[int, Lease] = {}
         self.arrays: dict[int, npt.NDArray[Any]] = {}
+        self.dictionaries: dict[int, _Dictionary] = {}
         for index, column in enumerate(plan.columns):
+            record = self.records[index]
             if plan.kinds[index] == TEXT:
                 self.data[index] = pool.take(size + PADDING)
                 array: npt.NDArray[Any] = self.data[index].array(np.uint8, size + PADDING)
                 self.arrays[index] = offsets = np.zeros(rows + 1, np.int32)
-                self.extras[index] = address(offsets)
+                record[FILL // 8] = address(offsets)
             elif column.type == "bool":
                 self.arrays[index] = array = np.zeros(rows, np.uint8)
             else:
                 self.arrays[index] = array = self.block[column.name]
-            self.targets[index] = address(array)
+            if column.is_dictionary:
+                default = None if column.default is None else str(column.default)
+                self.dictionaries[index] = _Dictionary(column.limits[1] + 1, default)
+                record[DICTIONARY // 8] = address(self.dictionaries[index].table)
+            record[TARGET // 8], record[VALID // 8] = address(array), address(self.valid[index])
         self.rest = pool.take(size + PADDING) if layout.rest else None
         self.rest_offsets = np.zeros(rows + 1 if layout.rest else 1, np.int64)
         self.rest_target = address(self.rest.array(np.uint8, size)) if self.rest else 0
@@ -173,7 +182,7 @@ class _Rows:
             value = values.get(column.name)
             array = self.arrays[index]
             if value is None:
-                self.nulls[index] += 1
+                self.records[index, NULLS // 8] += 1
                 self.valid[index, row] = 0
                 value = column.default if column.default is not None else "" if index in self.data else 0
                 if column.is_dictionary:
@@ -185,7 +194,7 @@ class _Rows:
                 array[row + 1] = start + len(raw)
                 self.data[index].array(np.uint8, len(raw), start)[:] = np.frombuffer(raw, np.uint8)
             elif column.is_dictionary:
-                code = self.dictionaries.code(int(plan.dict_of[index]), value)
+                code = self.dictionaries[index].code(value)
                 if code == FULL:
                     return False
                 array[row] = code
@@ -202,7 +211,7 @@ class _Rows:
         plan = self.layout.plan
         valid, columns, dictionaries = {}, {}, {}
         for index, column in enumerate(plan.columns):
-            nulls = int(self.nulls[index]) if column.default is None else 0
+            nulls = int(self.records[index, NULLS // 8]) if column.default is None else 0
             present = self.valid[index].view(np.bool_)
             mask = pa.py_buffer(np.packbits(present[:rows], bitorder="little")) if nulls else None
             if index in self.data:
@@ -215,7 +224,7 @@ class _Rows:
             elif nulls:
                 valid[column.name] = present
             if column.is_dictionary:
-                dictionaries[column.name] = self.dictionaries.values(int(plan.dict_of[index]))
+                dictionaries[column.name] = self.dictionaries[index].values()
         for name, value in self.layout.constants.items():
             self.block[name][:rows] = 0
             dictionaries[name] = pa.array([value], pa.utf8())
@@ -238,24 +247,23 @@ def decode_text(
     limit = 256 if _is_utf8(data, text.size, text.lease) else 128
     state = np.zeros(STATE, np.int64)
     state[AT], state[RECORD], state[LINE], state[LEARNED] = base, first_seq, text.line, plan.static
-    stack = np.zeros((5, DEPTH), np.int64)
-    keys = plan.fresh_keys()
+    stack = np.zeros(DEPTH * FRAME // 8, np.int64)
+    keys = Keys(plan)
     batches: list[pa.RecordBatch] = []
     bad: list[BadRecord] = []
     rows = _Rows(layout, pool, records, text.size)
     while True:
-        own = rows.dictionaries
         status = scan(
-            base + text.size, limit, state, rows.rows, *keys, 1, plan.actions, plan.node_columns,
-            plan.kinds, plan.widths, rows.targets, rows.extras, plan.most, plan.least, plan.units, plan.epochs,
-            plan.required, rows.valid, rows.nulls, plan.dict_of, own.slots, own.places, own.sizes, own.counts,
-            plan.dict_limits, rows.block["seq"].view(np.int64), rows.rest_target, rows.rest_offsets, stack,
+            base + text.size, limit, state, rows.rows, address(keys.record),
+            address(plan.actions), plan.actions.shape[1], address(plan.node_columns),
+            address(rows.records), len(plan.columns), plan.required, address(rows.block["seq"]),
+            rows.rest_target, address(rows.rest_offsets), address(stack),
         )  # fmt: skip
         if status == SLOW:
             if not _slow_line(text, layout, rows, state, bad):
                 status = DICTIONARY_FULL
         elif status == DICTIONARY_GROWS:
-            own.grow()
+            rows.dictionaries[int(state[WHICH])].grow()
         elif status != DICTIONARY_FULL:
             break
         if status == DICTIONARY_FULL:

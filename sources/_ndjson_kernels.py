@@ -15,11 +15,25 @@ import numpy as np
 
 from ..pipeline.jit import kernel
 from ._ndjson_numbers import INTEGER, UNREAD, make_double, read_number
-from ._ndjson_simd import load8, load16, load64, store8, store16, store32, store64, store_f32, store_f64, trailing_zeros
+from ._ndjson_simd import (
+    load8,
+    load16,
+    load64,
+    load_i16,
+    load_i32,
+    load_i64,
+    store8,
+    store16,
+    store32,
+    store64,
+    store_f32,
+    store_f64,
+    trailing_zeros,
+)
 from ._ndjson_text import (
     GROW,
     copy_text,
-    hash_text,
+    find_text,
     intern,
     line_end,
     read_iso,
@@ -30,19 +44,33 @@ from ._ndjson_text import (
 
 __all__ = [
     "AT",
+    "COLUMN",
     "DEPTH",
+    "DICTIONARY",
     "DICTIONARY_FULL",
     "DICTIONARY_GROWS",
     "DONE",
+    "EPOCH",
+    "FILL",
+    "FRAME",
+    "KEYS",
+    "KIND",
     "LEARNED",
+    "LEAST",
     "LINE",
     "LINE_END",
+    "MOST",
+    "NULLS",
     "RECORD",
     "ROW",
     "ROWS_FULL",
     "SLOW",
     "STATE",
+    "TARGET",
+    "UNIT",
+    "VALID",
     "WHICH",
+    "WIDTH",
     "count_records",
     "scan",
 ]
@@ -54,6 +82,17 @@ AT, ROW, RECORD, LINE, LINE_END, WHICH, LEARNED = 0, 1, 2, 3, 4, 5, 6
 STATE = 8
 #: Containers inside each other that the scanner follows; deeper lines take the slow path.
 DEPTH = 48
+
+#: A column's record: what the scanner must know of it, int64 each, at these byte offsets.
+KIND, WIDTH, TARGET, FILL, MOST, LEAST, UNIT, EPOCH, VALID, NULLS, DICTIONARY = range(0, 88, 8)
+COLUMN = 96
+#: The key table: addresses of slots, places, sizes and followers, with the slot mask, the number of keys and the last node.
+KEYS = ("slots", "mask", "places", "sizes", "follow", "unknown", "dropped")
+
+#: A container's frame on the stack: its place in the paths (below 0 in an array), what it is to its parent, whether it
+#: has kept a member, where it opened, where its last member ended.
+NODE, ACT, KEPT, OPENED, ENDED = range(0, 40, 8)
+FRAME = 40
 
 _U = np.uint64
 _NULL, _TRUE, _FALS = _U(0x6C6C756E), _U(0x65757274), _U(0x736C6166)
@@ -141,111 +180,94 @@ def _store_integer(address, row, width, value):
 
 
 @kernel
-def _find_key(at, size, key_slots, key_places, key_sizes):
-    mask = key_slots.size - 1
-    slot = np.int64(hash_text(at, size) & _U(mask))
-    while key_slots[slot] >= 0:
-        kid = np.int64(key_slots[slot])
-        if key_sizes[kid] == size and same_text(at, key_places[kid], size):
-            return kid, slot
-        slot = (slot + 1) & mask
-    return np.int64(-1), slot
+def _read_column(at, row, column, limit):
+    """Read the value at `at` into the column whose record is at `column`: ``(end, outcome)``.
 
-
-@kernel
-def _read_column(
-    at, row, column, limit, kinds, widths, targets, extras, most, least, units, epochs,
-    dict_of, dict_slots, dict_places, dict_sizes, dict_counts, dict_limits,
-):  # fmt: skip
-    """Read the value at `at` into a column: ``(end, outcome)``, 1 stored, 0 null, -1 slow path, -2 dictionary."""
-    kind = kinds[column]
+    Outcome 1: stored, 0: null, -1: for the slow path, -2: the dictionary takes no more, and the end says why.
+    """
+    kind, target, width = load_i64(column), load_i64(column + TARGET), load_i64(column + WIDTH)
     byte = load8(at)
     if byte == 110:
         if load64(at) & _LOW == _NULL:
-            return at + 4, 0
-        return at, -1
+            return at + 4, np.int64(0)
+        return at, np.int64(-1)
     if kind >= 4:  # text
         if byte != 34:
-            return at, -1
+            return at, np.int64(-1)
         at += 1
         stop = string_end(at, limit)
         if load8(stop) != 34:
-            return at, -1
+            return at, np.int64(-1)
         size = stop - at
         if kind == 4:
-            which = dict_of[column]
-            code = intern(
-                at, size, dict_slots[which], dict_places[which], dict_sizes[which], dict_counts[which:], dict_limits[which]
-            )
+            code = intern(at, size, load_i64(column + DICTIONARY))
             if code < 0:
-                return code, -2
-            _store_integer(targets[column], row, widths[column], code)
+                return code, np.int64(-2)
+            _store_integer(target, row, width, code)
         elif kind == 5:
-            offsets = extras[column] + row * 4
-            start = np.int64(load64(offsets) & _LOW)
-            copy_text(targets[column] + start, at, size)
+            offsets = load_i64(column + FILL) + row * 4
+            start = load_i32(offsets)
+            copy_text(target + start, at, size)
             store32(offsets + 4, start + size)
         else:
             good, value = read_iso(at, stop)
             if not good:
-                return at, -1
-            store64(targets[column] + row * 8, value)
-        return stop + 1, 1
+                return at, np.int64(-1)
+            store64(target + row * 8, value)
+        return stop + 1, np.int64(1)
     if kind == 3:
         if load64(at) & _LOW == _TRUE:
-            store8(targets[column] + row, 1)
-            return at + 4, 1
+            store8(target + row, 1)
+            return at + 4, np.int64(1)
         if load64(at) & _LOW == _FALS and load8(at + 4) == 101:
-            store8(targets[column] + row, 0)
-            return at + 5, 1
-        return at, -1
+            store8(target + row, 0)
+            return at + 5, np.int64(1)
+        return at, np.int64(-1)
     stop, form, negative, digits, exponent = read_number(at)
     if form == UNREAD:
-        return at, -1
+        return at, np.int64(-1)
     if kind == 0:
-        if form != INTEGER or digits > (least[column] if negative else most[column]):
-            return at, -1
+        if form != INTEGER or digits > (load64(column + LEAST) if negative else load64(column + MOST)):
+            return at, np.int64(-1)
         whole = np.int64(digits)
-        _store_integer(targets[column], row, widths[column], -whole if negative else whole)
+        _store_integer(target, row, width, -whole if negative else whole)
     elif kind == 1:
         good, real = make_double(negative, digits, exponent)
         if not good:
-            return at, -1
+            return at, np.int64(-1)
         if form == INTEGER and digits == _U(0):
             real = 0.0
-        if widths[column] == 8:
-            store_f64(targets[column] + row * 8, real)
+        if width == 8:
+            store_f64(target + row * 8, real)
         else:
             if abs(real) > _FLOAT32_MOST:
-                return at, -1
-            store_f32(targets[column] + row * 4, real)
+                return at, np.int64(-1)
+            store_f32(target + row * 4, real)
     else:
-        good, value = _to_ns(negative, digits, exponent + units[column])
+        good, value = _to_ns(negative, digits, exponent + load_i64(column + UNIT))
         if not good:
-            return at, -1
-        store64(targets[column] + row * 8, value + epochs[column])
-    return stop, 1
+            return at, np.int64(-1)
+        store64(target + row * 8, value + load_i64(column + EPOCH))
+    return stop, np.int64(1)
 
 
 @kernel
 def scan(
-    end, limit, state, rows,
-    key_slots, key_places, key_sizes, follow, learn, actions, node_columns,
-    kinds, widths, targets, extras, most, least, units, epochs, required, valid, nulls,
-    dict_of, dict_slots, dict_places, dict_sizes, dict_counts, dict_limits,
-    records, rest, rest_offsets, stack,
+    end, limit, state, rows, keys, actions, stride, node_columns, columns, count, required, records, rest, rest_offsets,
+    stack,
 ):  # fmt: skip
     """Scan lines from ``state[AT]`` to `end`, one row each, until DONE or something the caller must do.
 
-    `actions[node, key]` says what a key means: 0 nothing, c > 0 column c - 1, -1 cut out, -2 - n node n of the paths.
-    `rest` is the address of the text left when columns and cut keys are taken out, 0 where nobody asked for it.
+    Everything but `state` is an address or a number. `keys` describes the table of keys (`KEYS`), `columns` is an array of
+    `COLUMN` records. ``actions[node, key]`` (int16, `stride` keys) says what a key means: 0 nothing, c > 0 column c - 1,
+    -1 cut out, -2 - n node n of the paths. `rest` is where the text goes that is left when columns and cut keys are taken
+    out, 0 where nobody asked for it.
     """
-    at, row = state[AT], state[ROW]
-    columns = kinds.size
-    unknown = key_sizes.size
-    everything = (np.int64(1) << columns) - 1
-    nodes, acts, kept, opened, ended = stack[0], stack[1], stack[2], stack[3], stack[4]
-    dropped = actions.shape[0] - 1
+    at, row, record, lines, learned = state[AT], state[ROW], state[RECORD], state[LINE], state[LEARNED]
+    slots, mask, places = load_i64(keys), load_i64(keys + 8), load_i64(keys + 16)
+    sizes, follow, unknown = load_i64(keys + 24), load_i64(keys + 32), load_i64(keys + 40)
+    dropped = load_i64(keys + 48)
+    everything = (np.int64(1) << count) - 1
     status = DONE
     while at < end:
         line = at
@@ -254,7 +276,7 @@ def scan(
             break
         if load8(at) == 10:
             at += 1
-            state[LINE] += 1
+            lines += 1
             continue
         if row >= rows:
             status, at = ROWS_FULL, line
@@ -263,25 +285,28 @@ def scan(
         if load8(at) != 123:
             at = line
             break
-        # `nodes` is -1 in an array, else the place in the paths; `acts` what the container itself is to its parent
         depth = 0
-        nodes[0], acts[0], kept[0], opened[0], ended[0] = 1, 0, 0, at + 1, at + 1
+        frame = stack
+        store64(frame, 1)
+        store64(frame + KEPT, 0)
+        store64(frame + OPENED, at + 1)
+        store64(frame + ENDED, at + 1)
         begin = at
-        out = rest_offsets[row] if rest else np.int64(0)
+        out = load_i64(rest_offsets + row * 8) if rest else np.int64(0)
         seen = np.int64(0)
         previous = unknown
         at += 1
         fresh = True
         while True:
-            node = nodes[depth]
+            node = load_i64(frame)
             act = np.int64(0)
             closing = False
             if node >= 0:
-                kid = np.int64(follow[previous])
+                kid = load_i32(follow + previous * 4)
                 hit = False
                 if kid >= 0 and load8(at) == 34:
-                    size = np.int64(key_sizes[kid])
-                    hit = load16(at + 1 + size) == 0x3A22 and same_text(at + 1, key_places[kid], size)
+                    size = load_i32(sizes + kid * 4)
+                    hit = load16(at + 1 + size) == 0x3A22 and same_text(at + 1, load_i64(places + kid * 8), size)
                 if hit:
                     at += size + 3
                 else:
@@ -292,17 +317,17 @@ def scan(
                         if load8(stop) != 34:
                             break
                         size = stop - at
-                        kid, slot = _find_key(at, size, key_slots, key_places, key_sizes)
+                        kid, slot = find_text(at, size, slots, mask, places, sizes)
                         if kid < 0:
                             kid = unknown
-                            if state[LEARNED] < unknown and learn > 0 and size < 64:
-                                kid = state[LEARNED]
-                                state[LEARNED] += 1
-                                key_slots[slot] = kid
-                                key_places[kid] = at
-                                key_sizes[kid] = size
+                            if learned < unknown and size < 64:
+                                kid = learned
+                                learned += 1
+                                store32(slots + slot * 4, kid)
+                                store64(places + kid * 8, at)
+                                store32(sizes + kid * 4, size)
                         if kid < unknown:
-                            follow[previous] = kid
+                            store32(follow + previous * 4, kid)
                         at = _after_space(stop + 1)
                         if load8(at) != 58:
                             break
@@ -313,7 +338,7 @@ def scan(
                         break
                 if not closing:
                     previous = kid
-                    act = np.int64(actions[node, kid])
+                    act = load_i16(actions + (node * stride + kid) * 2)
             else:
                 at = _after_space(at)
                 if load8(at) == 93 and fresh:
@@ -323,17 +348,14 @@ def scan(
                 at = _after_space(at)
                 byte = load8(at)
                 if act > 0:
-                    at, outcome = _read_column(
-                        at, row, act - 1, limit, kinds, widths, targets, extras, most, least, units, epochs,
-                        dict_of, dict_slots, dict_places, dict_sizes, dict_counts, dict_limits,
-                    )  # fmt: skip
+                    at, outcome = _read_column(at, row, columns + (act - 1) * COLUMN, limit)
                     if outcome == 1:
                         seen |= np.int64(1) << (act - 1)
                     elif outcome == 0:
                         seen &= ~(np.int64(1) << (act - 1))
                     else:
                         if outcome == -2:
-                            state[WHICH] = dict_of[act - 1]
+                            state[WHICH] = act - 1
                             status = DICTIONARY_GROWS if at == GROW else DICTIONARY_FULL
                         break
                 elif byte == 34:
@@ -347,19 +369,23 @@ def scan(
                     child = np.int64(0)
                     if act <= -2:
                         child = -2 - act
-                        seen &= ~node_columns[child]
+                        seen &= ~load_i64(node_columns + child * 8)
                         if byte == 91:
                             break
                     elif act == -1:
                         child = dropped
                     if byte == 91:
-                        # elements of a cut array must not be cut again: depth keeps the mark in `kept`
+                        # -1 is an array, -2 one inside something that is cut out
                         child = -2 if act == -1 or node == dropped or node == -2 else -1
                     elif node == dropped or node == -2:
                         child = dropped
                     depth += 1
-                    nodes[depth], acts[depth], opened[depth], ended[depth] = child, act, at + 1, at + 1
-                    kept[depth] = 1 if child < 0 or child == dropped else 0
+                    frame += FRAME
+                    store64(frame, child)
+                    store64(frame + ACT, act)
+                    store64(frame + KEPT, 1 if child < 0 or child == dropped else 0)
+                    store64(frame + OPENED, at + 1)
+                    store64(frame + ENDED, at + 1)
                     at += 1
                     fresh = True
                     continue
@@ -376,7 +402,7 @@ def scan(
                 else:
                     break
                 if act <= -2:
-                    seen &= ~node_columns[-2 - act]
+                    seen &= ~load_i64(node_columns + (-2 - act) * 8)
                     if byte != 110:
                         break
             # a value has ended at `at`, or its container is about to end
@@ -385,27 +411,28 @@ def scan(
                 if not closing:
                     if rest:
                         if act > 0 or act == -1:
-                            cut = ended[depth] if kept[depth] else opened[depth]
+                            cut = load_i64(frame + (ENDED if load_i64(frame + KEPT) else OPENED))
                             if cut > begin:
                                 copy_text(rest + out, begin, cut - begin)
                                 out += cut - begin
                             begin = at
                         else:
-                            kept[depth] = 1
-                        ended[depth] = at
+                            store64(frame + KEPT, 1)
+                        store64(frame + ENDED, at)
                     at = _after_space(at)
                     byte = load8(at)
                     if byte == 44:
                         at += 1
-                        if rest and not kept[depth]:
+                        if rest and not load_i64(frame + KEPT):
                             begin = at
                         break
                 closing = False
-                if load8(at) != (125 if nodes[depth] >= 0 else 93):
+                if load8(at) != (125 if load_i64(frame) >= 0 else 93):
                     open_still = False
                     break
                 at += 1
-                act = acts[depth]
+                act = load_i64(frame + ACT)
+                frame -= FRAME
                 depth -= 1
                 if depth < 0:
                     break
@@ -426,27 +453,27 @@ def scan(
             at = line
             break
         while missing:
-            column = trailing_zeros(missing)
+            column = columns + trailing_zeros(missing) * COLUMN
             missing &= missing - 1
-            nulls[column] += 1
-            valid[column, row] = 0
-            if kinds[column] == 5:
-                offsets = extras[column] + row * 4
-                store32(offsets + 4, np.int64(load64(offsets) & _LOW))
+            store64(column + NULLS, load_i64(column + NULLS) + 1)
+            store8(load_i64(column + VALID) + row, 0)
+            if load_i64(column) == 5:
+                offsets = load_i64(column + FILL) + row * 4
+                store32(offsets + 4, load_i32(offsets))
             else:
-                _store_integer(targets[column], row, widths[column], extras[column])
+                _store_integer(load_i64(column + TARGET), row, load_i64(column + WIDTH), load_i64(column + FILL))
         if rest:
             copy_text(rest + out, begin, at - begin)
-            rest_offsets[row + 1] = out + at - begin
-        records[row] = state[RECORD]
-        state[RECORD] += 1
+            store64(rest_offsets + (row + 1) * 8, out + at - begin)
+        store64(records + row * 8, record)
+        record += 1
         row += 1
         status = DONE
         at = tail
         if at < end:
             at += 1
-            state[LINE] += 1
+            lines += 1
     if status == SLOW:
         state[LINE_END] = line_end(at, end)
-    state[AT], state[ROW] = at, row
+    state[AT], state[ROW], state[RECORD], state[LINE], state[LEARNED] = at, row, record, lines, learned
     return status

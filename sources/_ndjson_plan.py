@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._ndjson_kernels import COLUMN, EPOCH, FILL, KEYS, KIND, LEAST, MOST, UNIT, WIDTH
 from ._ndjson_simd import PADDING
 from ._ndjson_spec import TIME_UNITS, Column
 from ._ndjson_text import hash_text
 
-__all__ = ["INTEGER", "TEXT", "Plan", "address"]
+__all__ = ["TEXT", "Keys", "Plan", "address"]
 
 #: Kinds of columns as the scanner knows them.
 INTEGER, REAL, NUMBER_TIME, BOOLEAN, DICTIONARY, TEXT, TEXT_TIME = range(7)
@@ -26,7 +27,7 @@ def address(array: npt.NDArray[Any]) -> int:
 
 
 class Plan:
-    """The tables of a scan. Read-only after construction: `fresh_keys` gives the part that one scan changes."""
+    """The tables of a scan. Read-only after construction: one scan changes copies (`Keys`, `records`)."""
 
     def __init__(self, columns: Sequence[Column], *, rest: bool, drop: Collection[str]) -> None:
         self.columns = tuple(columns)
@@ -45,17 +46,17 @@ class Plan:
         self._text[: starts[-1]] = np.frombuffer(b"".join(texts), np.uint8)
         self.static = len(texts)
         total = self.static + _LEARN
-        self._places = np.zeros(total, np.int64)
-        self._places[: self.static] = address(self._text) + starts[:-1]
-        self._sizes = np.zeros(total, np.int32)
-        self._sizes[: self.static] = [len(text) for text in texts]
+        self.places = np.zeros(total, np.int64)
+        self.places[: self.static] = address(self._text) + starts[:-1]
+        self.sizes = np.zeros(total, np.int32)
+        self.sizes[: self.static] = [len(text) for text in texts]
         slots = 1 << (2 * total).bit_length()
-        self._slots = np.full(slots, -1, np.int32)
+        self.slots = np.full(slots, -1, np.int32)
         for index, text in enumerate(texts):
-            slot = int(hash_text(int(self._places[index]), len(text))) & (slots - 1)
-            while self._slots[slot] >= 0:
+            slot = int(hash_text(int(self.places[index]), len(text))) & (slots - 1)
+            while self.slots[slot] >= 0:
                 slot = (slot + 1) & (slots - 1)
-            self._slots[slot] = index
+            self.slots[slot] = index
 
     def _number_paths(self, ids: dict[str, int]) -> None:
         nodes: dict[tuple[str, ...], int] = {(): 1}
@@ -76,26 +77,37 @@ class Plan:
                 self.node_columns[nodes[column.path[:size]]] |= 1 << index
 
     def _describe_columns(self) -> None:
-        count = len(self.columns)
-        self.kinds = np.array([_kind(column) for column in self.columns], np.int64)
-        self.widths = np.array([column.width for column in self.columns], np.int64)
-        integers = [column.limits if column.is_integer else (0, 0) for column in self.columns]
-        self.most = np.array([high for _, high in integers], np.uint64)
-        self.least = np.array([-low for low, _ in integers], np.uint64)
-        self.units = np.array([TIME_UNITS[column.unit or "ns"] for column in self.columns], np.int64)
-        self.epochs = np.array([column.epoch_ns for column in self.columns], np.int64)
+        self.kinds = [_kind(column) for column in self.columns]
         self.required = sum(1 << index for index, column in enumerate(self.columns) if column.required)
-        self.fill = np.array([_fill(column) for column in self.columns], np.int64)
-        self.dictionaries = [index for index, column in enumerate(self.columns) if column.is_dictionary]
-        self.dict_of = np.full(count, -1, np.int64)
-        self.dict_of[self.dictionaries] = np.arange(len(self.dictionaries))
-        limits = [self.columns[index].limits[1] + 1 for index in self.dictionaries]
-        self.dict_limits = np.array([*limits, 0], np.int64)
+        self.records = np.zeros((len(self.columns), COLUMN // 8), np.int64)
+        for record, kind, column in zip(self.records, self.kinds, self.columns, strict=True):
+            low, high = column.limits if column.is_integer else (0, 0)
+            record[KIND // 8], record[WIDTH // 8], record[FILL // 8] = kind, column.width, _fill(column)
+            record[MOST // 8], record[LEAST // 8] = _as_int64(high), _as_int64(-low)
+            record[UNIT // 8], record[EPOCH // 8] = TIME_UNITS[column.unit or "ns"], column.epoch_ns
 
-    def fresh_keys(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Slots, places, sizes and followers of keys, for one scan to change."""
-        follow = np.full(self._sizes.size + 1, -1, np.int32)
-        return self._slots.copy(), self._places.copy(), self._sizes.copy(), follow
+
+class Keys:
+    """The table of keys of one scan: those of the plan, and those it learns on the way."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._slots, self._places, self._sizes = plan.slots.copy(), plan.places.copy(), plan.sizes.copy()
+        self._follow = np.full(len(plan.sizes) + 1, -1, np.int32)
+        self.record = np.zeros(len(KEYS), np.int64)
+        self.record[:] = (
+            address(self._slots),
+            len(self._slots) - 1,
+            address(self._places),
+            address(self._sizes),
+            address(self._follow),
+            len(plan.sizes),
+            len(plan.actions) - 1,
+        )
+
+
+def _as_int64(value: int) -> int:
+    """The int64 with the bits of a uint64."""
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _kind(column: Column) -> int:
@@ -115,5 +127,4 @@ def _fill(column: Column) -> int:
     if column.is_float:
         kind = np.dtype(column.type)
         return int(np.array([column.default], kind).view(f"i{kind.itemsize}")[0])
-    bits = int(column.default)
-    return bits - (1 << 64) if bits >= 1 << 63 else bits
+    return _as_int64(int(column.default))

@@ -23,6 +23,9 @@ __all__ = [
     "load8",
     "load16",
     "load64",
+    "load_i16",
+    "load_i32",
+    "load_i64",
     "store8",
     "store16",
     "store32",
@@ -44,11 +47,13 @@ def _pointer(builder: Any, address: Any, kind: ir.Type) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _loader(bits: int, result: types.Type, doc: str) -> Callable[..., Any]:
+def _loader(bits: int, result: types.Type, doc: str, *, signed: bool = False) -> Callable[..., Any]:
     def load(typingctx, address):
         def emit(context, builder, signature, args):
             value = builder.load(_pointer(builder, args[0], ir.IntType(bits)), align=1)
-            return value if bits == 64 else builder.zext(value, ir.IntType(64))
+            if bits == 64:
+                return value
+            return builder.sext(value, ir.IntType(64)) if signed else builder.zext(value, ir.IntType(64))
 
         return result(types.int64), emit
 
@@ -59,6 +64,9 @@ def _loader(bits: int, result: types.Type, doc: str) -> Callable[..., Any]:
 load8 = _loader(8, types.int64, "The byte at an address, 0 to 255.")
 load16 = _loader(16, types.int64, "Two little-endian bytes at an address.")
 load64 = _loader(64, types.uint64, "Eight little-endian bytes at an address.")
+load_i16 = _loader(16, types.int64, "The int16 at an address.", signed=True)
+load_i32 = _loader(32, types.int64, "The int32 at an address.", signed=True)
+load_i64 = _loader(64, types.int64, "The int64 at an address.")
 
 
 def _storer(kind: ir.Type, value_type: types.Type, narrow: str | None) -> Callable[..., Any]:

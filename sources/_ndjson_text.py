@@ -6,12 +6,24 @@ from __future__ import annotations
 import numpy as np
 
 from ..pipeline.jit import kernel
-from ._ndjson_simd import load8, load64, store_move32, string_stops, trailing_zeros
+from ._ndjson_simd import (
+    load8,
+    load64,
+    load_i32,
+    load_i64,
+    store32,
+    store64,
+    store_move32,
+    string_stops,
+    trailing_zeros,
+)
 
 __all__ = [
     "FULL",
     "GROW",
+    "TABLE",
     "copy_text",
+    "find_text",
     "gather",
     "hash_text",
     "intern",
@@ -22,6 +34,9 @@ __all__ = [
     "string_end",
 ]
 
+#: What describes a dictionary, int64 each: addresses and mask of its slots, of the place and size of each value, then how
+#: many values there are, how many the index type can name, and how many there is room for.
+TABLE = ("slots", "mask", "places", "sizes", "count", "limit", "room")
 #: `intern` could not: the table must grow, or the index type has no code left.
 GROW, FULL = -1, -2
 
@@ -114,27 +129,34 @@ def line_end(at, end):
 
 
 @kernel
-def intern(at, size, slots, places, sizes, count, limit):
-    """The code of a text in a dictionary that keeps the place of each value; GROW or FULL if it can take no more.
-
-    `count` (one element) is how many values there are, `limit` how many the index type can name.
-    """
-    mask = slots.size - 1
+def find_text(at, size, slots, mask, places, sizes):
+    """``(number, slot)`` of a text in an open-addressed table; number -1 and the slot to use if it is not there."""
     slot = np.int64(hash_text(at, size) & _U(mask))
-    while slots[slot] >= 0:
-        code = slots[slot]
-        if sizes[code] == size and same_text(at, places[code], size):
-            return np.int64(code)
+    number = load_i32(slots + slot * 4)
+    while number >= 0:
+        if load_i32(sizes + number * 4) == size and same_text(at, load_i64(places + number * 8), size):
+            break
         slot = (slot + 1) & mask
-    code = count[0]
-    if code >= limit:
-        return FULL
-    if code >= places.size:
-        return GROW
-    slots[slot] = code
-    places[code] = at
-    sizes[code] = size
-    count[0] = code + 1
+        number = load_i32(slots + slot * 4)
+    return number, slot
+
+
+@kernel
+def intern(at, size, table):
+    """The code of a text in the dictionary whose `TABLE` record is at an address; GROW or FULL if it takes no more."""
+    slots, places, sizes = load_i64(table), load_i64(table + 16), load_i64(table + 24)
+    code, slot = find_text(at, size, slots, load_i64(table + 8), places, sizes)
+    if code >= 0:
+        return code
+    code = load_i64(table + 32)
+    if code >= load_i64(table + 40):
+        return np.int64(FULL)
+    if code >= load_i64(table + 48):
+        return np.int64(GROW)
+    store32(slots + slot * 4, code)
+    store64(places + code * 8, at)
+    store32(sizes + code * 4, size)
+    store64(table + 32, code + 1)
     return code
 
 
