@@ -176,6 +176,7 @@ class _JoinAsof(Operator):
             place = np.searchsorted(ranked[order], slots * width + upto, "left") - 1
             row = order[np.maximum(place, 0)]
             hit = known & (place >= 0) & (self._times.tag[row] == codes)
+            hit &= (found < 0) | (self._times.ts[row] >= found_ts)  # a row may come after a newer one was folded
             found = np.where(hit, self._times.position[row], found)
             found_ts = np.where(hit, self._times.ts[row], found_ts)
         if self._spec.tolerance_ns is not None:
@@ -213,6 +214,8 @@ class _JoinAsof(Operator):
         touched, from_end = np.unique(codes[::-1], return_index=True)
         last = count - 1 - from_end
         before = self._base_position[touched]
+        newer = (before < 0) | (self._times.ts[last] >= self._base_ts[touched])
+        touched, last, before = touched[newer], last[newer], before[newer]
         outdated = np.ones(count, np.bool_)
         outdated[last] = False
         self._right.release(np.concatenate([before[before >= 0], positions[outdated]]))

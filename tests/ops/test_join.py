@@ -94,6 +94,14 @@ def test_of_equal_times_the_last_arrived_counts() -> None:
     assert result.rows["right_seq"].to_pylist() == [1, 1]
 
 
+def test_a_right_row_out_of_order_does_not_replace_a_newer_one() -> None:
+    late = [events([1000, 1000], key=["a", "b"]), events([999, 1000], first_seq=2, key=["a", "b"])]
+    left = events([1000, 1000, 1001], key=["a", "b", "a"])
+    for order in ("port by port", "last port first"):
+        result = run_operator(JoinAsof("key"), [left], late, interleave=order)
+        assert result.rows["right_seq"].to_pylist() == [0, 3, 0]
+
+
 def test_a_row_waits_until_the_right_watermark_is_behind_it() -> None:
     join = JoinAsof().open(Context("join"), events([]).schema, events([]).schema)
     join.process(events([10]), 0)
