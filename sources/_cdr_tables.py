@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 from ..pipeline.columns import ColumnBlock
 from ..pipeline.memory import BufferPool
 from . import _cdr_image_kernels as image
-from ._cdr_kernels import can_frames, imu_samples, intern
+from ._cdr_kernels import can_frames, imu_samples
 from ._cdr_rows import BAD_TIME, Array, bad_rows, bools, frame_ids, interned, large_binary, take_rows
 from ._cdr_scans import Scans
 from .cdr import MessageDecoder, Messages, bus_of

@@ -41,7 +41,7 @@ def _body(b: Any, p: int, end: int) -> Any:
 
 @kernel
 def count_messages(b: Bytes, end: int, wanted: Bytes) -> tuple[int, int]:
-    """How many messages with ``wanted[channel]`` (65,536 flags) the records in ``b[:end]`` hold, and where the walk ended."""
+    """How many messages with ``wanted[channel]`` (65,536 flags) the records in ``b[:end]`` hold; where the walk ended."""
     pos, count = 0, 0
     while pos < end:
         length = _body(b, pos, end)
