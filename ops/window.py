@@ -24,6 +24,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import Duration, nanoseconds, readable_duration
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ..pipeline.schema import EVENT_FIELDS, TIMESTAMP, check_event_schema
 from .aggregates import Aggregate
 from .aggregates import max as largest
@@ -127,11 +128,12 @@ class Session(Assigner):
     def open(
         self, accumulators: Sequence[Accumulator], fits: Callable[[int], bool], refuse: Callable[[int], None]
     ) -> WindowState:
-        from ._window_state import Sessions
+        from ._session_state import Sessions
 
         return Sessions(nanoseconds(self.gap), accumulators, fits, refuse)
 
 
+@supplies("window")
 @dataclass(frozen=True)
 class Window(OperatorSpec):
     """Aggregates of each window, per key (all rows together without `keys`).
@@ -210,7 +212,7 @@ class _Windows(Operator):
         self._seq = 0
 
     def process(self, batch: pa.RecordBatch, port: int = 0) -> Sequence[pa.RecordBatch]:
-        from ._accumulators import Inputs
+        from ._inputs import Inputs
 
         batch = self._representable(batch)
         if not batch.num_rows:

@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_harness import assert_boundaries_do_not_matter, assert_restorable, event_times, events, run_operator
+from operator_harness import (
+    assert_boundaries_do_not_matter,
+    assert_restorable,
+    event_times,
+    events,
+    run_operator,
+)
 from penstock.ops import aggregates as agg
 from penstock.ops.window import Session, Sliding, Tumbling, Window
 from penstock.pipeline.columns import event_ns
