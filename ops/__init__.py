@@ -1,1 +1,36 @@
+"""What happens to data between a source and a model."""
 
+from ..pipeline.registry import supplies
+from . import aggregates as agg
+from .batch import Batch
+from .book import BookFeatures
+from .image import DecodeImage
+from .join import JoinAsof
+from .merge import Merge
+from .radar import PadRadar, RasterRadar
+from .sync import Sync
+from .watermark import Watermark
+from .window import Session, Sliding, Tumbling, Window
+
+__all__ = [
+    "Batch",
+    "BookFeatures",
+    "DecodeImage",
+    "JoinAsof",
+    "Merge",
+    "PadRadar",
+    "RasterRadar",
+    "Session",
+    "Sliding",
+    "Sync",
+    "Tumbling",
+    "Watermark",
+    "Window",
+    "agg",
+]
+
+supplies("batch")(Batch)
+supplies("join_asof")(JoinAsof)
+supplies("merge")(Merge)
+supplies("sync")(Sync)
+supplies("watermark")(Watermark)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from .columns import is_fixed_width
-from .context import Context
+from .context import BadRecord, Context
 from .digest import RowDigest
 from .errors import DecodeError, PenstockError, RunError
 from .isolate import process_isolating
@@ -105,13 +105,15 @@ class Cell:
 
     def _isolate(self, batch: pa.RecordBatch, error: Exception) -> Sequence[pa.RecordBatch]:
         allocate, self.context.allocate = self.context.allocate, None
+        failed: list[BadRecord] = []
         try:
-            before = self.metrics.quarantined
-            out = process_isolating(self.operator, batch, self.context, f"{self.node.id} ({self.node.site})")
+            out = process_isolating(self.operator, batch, f"{self.node.id} ({self.node.site})", failed)
         finally:
             self.context.allocate = allocate
-        if batch.num_rows > 1 and self.metrics.quarantined - before == batch.num_rows and not self.metrics.rows_out:
+        if len(failed) == batch.num_rows > 1 and not self.metrics.rows_out:
             raise failure(self.node, RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}"))
+        for record in failed:
+            self.context.quarantine(record)
         return (pa.concat_batches(out),) if len(out) > 1 else out
 
     def project(self, batch: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from .bound import memory_bound
 from .errors import PlanError
 from .graph import Graph
@@ -9,7 +11,7 @@ from .hop import Infer
 from .hop_cells import may_write_in_place
 from .operator import OperatorSpec
 from .options import RunOptions, readable_bytes
-from .plan import Node, Plan, build_plan
+from .plan import Node, Plan, build_plan, output_of
 from .schema import describe
 from .sink import SinkSpec
 from .source import SourceSpec
@@ -51,8 +53,8 @@ def _text(plan: Plan, options: RunOptions) -> str:
                 lines.append(f"      {_what(node)}")
             if how:
                 lines.append(f"      {'; '.join(how)}")
-            if not isinstance(node.spec, SinkSpec):
-                lines.append(f"      gives {describe(node.schema)}")
+            if change := _schema_change(node):
+                lines.append(f"      {change}")
             if copies := _copies(plan, node):
                 lines.append(f"      {copies}")
     shares = memory_bound(plan, options)
@@ -62,6 +64,21 @@ def _text(plan: Plan, options: RunOptions) -> str:
     )
     lines += [f"  {readable_bytes(share.nbytes):>10}  {share.step or 'run'}: {share.what}" for share in shares]
     return "\n".join(lines)
+
+
+def _schema_change(node: Node) -> str:
+    """The schema of a source; of a step, what it adds to and takes from its first input."""
+    if isinstance(node.spec, SinkSpec):
+        return ""
+    if not node.inputs:
+        return f"gives {describe(node.schema)}"
+    before = output_of(node.inputs[0])
+    added = pa.schema([f for f in node.schema if f.name not in before.names or before.field(f.name).type != f.type])
+    gone = [name for name in before.names if name not in node.schema.names]
+    if len(gone) > len(added) + 3 and len(added) > 3:
+        return f"gives {describe(node.schema)}"
+    parts = [f"adds {describe(added)}"] if len(added) else []
+    return "; ".join([*parts, *([f"takes {', '.join(gone)}"] if gone else [])])
 
 
 def _what(node: Node) -> str:

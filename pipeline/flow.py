@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .bound import check_budget
 from .graph import Graph, Step
 from .options import RunOptions
-from .plan import Plan, build_plan
-from .report import Report
-from .watch import Progress
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .report import Report
+    from .watch import Progress
 
 __all__ = ["Flow"]
 
@@ -36,6 +37,9 @@ class Flow:
 
     def plan(self, options: RunOptions | None = None) -> Plan:
         """What would run. Raises PlanError if its memory bound exceeds the budget."""
+        from .bound import check_budget
+        from .plan import build_plan
+
         options = options or RunOptions()
         plan = build_plan(self.graph, options.threads)
         check_budget(plan, options)

@@ -6,13 +6,13 @@ that fail stand alone, they go to quarantine, and the others go on (see `isolate
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .columns import as_numpy, numpy_layout
 from .context import Context
@@ -20,6 +20,9 @@ from .errors import GraphError
 from .operator import Operator, OperatorSpec
 from .schema import check_event_schema, describe, difference
 from .site import function_name, function_site
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 __all__ = ["FilterRows", "FlatMap", "MapBatch", "MapColumns", "View", "view_column"]
 
@@ -121,7 +124,7 @@ class FilterRows(OperatorSpec):
     def output_schema(self, *inputs: pa.Schema) -> pa.Schema:
         (schema,) = inputs
         _require(schema, self.inputs)
-        if isinstance(self.condition, pc.Expression):
+        if _is_expression(self.condition):
             try:
                 schema.empty_table().filter(self.condition)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
@@ -183,7 +186,7 @@ class _Filter(Operator):
 
     def process(self, batch: pa.RecordBatch, port: int = 0) -> Sequence[pa.RecordBatch]:
         condition = self._spec.condition
-        if isinstance(condition, pc.Expression):
+        if _is_expression(condition):
             kept = pa.Table.from_batches([batch]).filter(condition).combine_chunks().to_batches()
             out = kept[0] if kept else batch.slice(0, 0)
         else:
@@ -272,3 +275,9 @@ def _probe(function: Function, schema: pa.Schema, hint: str) -> pa.Schema:
 
 def _storage(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_expression(condition: object) -> TypeGuard[pc.Expression]:
+    """Whether it is an Arrow expression; pyarrow.compute, slow to import, is loaded if it can be one."""
+    compute = sys.modules.get("pyarrow.compute")
+    return compute is not None and isinstance(condition, compute.Expression)

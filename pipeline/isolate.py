@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from .context import BadRecord, Context
+from .context import BadRecord
 from .operator import Operator
 
 __all__ = ["process_isolating"]
 
 
 def process_isolating(
-    operator: Operator, batch: pa.RecordBatch, context: Context, operation: str
+    operator: Operator, batch: pa.RecordBatch, operation: str, failed: list[BadRecord]
 ) -> Sequence[pa.RecordBatch]:
-    """`operator.process(batch)`; if it raises, halve the batch until failing rows stand alone and quarantine those.
+    """`operator.process(batch)`; if it raises, halve the batch until failing rows stand alone and add those to `failed`.
 
     Only for stateless operators. Cost: about ``2 log2(rows)`` calls for each bad row, nothing when none is bad.
     """
@@ -23,12 +23,12 @@ def process_isolating(
         return operator.process(batch)
     except Exception as error:
         if batch.num_rows <= 1:
-            context.quarantine(_record(batch, operation, error))
+            failed.append(_record(batch, operation, error))
             return ()
     half = batch.num_rows // 2
     return (
-        *process_isolating(operator, batch.slice(0, half), context, operation),
-        *process_isolating(operator, batch.slice(half), context, operation),
+        *process_isolating(operator, batch.slice(0, half), operation, failed),
+        *process_isolating(operator, batch.slice(half), operation, failed),
     )
 
 

@@ -1,7 +1,7 @@
 """How the language reaches operators without importing them.
 
 `Stream.sync(...)` is a word of the language; the operator behind it lives in the room `ops`, which imports this one and
-not the other way round. A spec class registers itself under its word when its module is imported.
+not the other way round. The package tells here how to find that room; it is imported when a word is first used.
 """
 
 from __future__ import annotations
@@ -11,28 +11,34 @@ from typing import Any, TypeVar
 
 from .errors import GraphError
 
-__all__ = ["supplied", "supplies"]
+__all__ = ["supplied", "supplies", "when_missing"]
 
-_WORDS: dict[str, Callable[..., Any]] = {}
 C = TypeVar("C", bound=Callable[..., Any])
+_WORDS: dict[str, Callable[..., Any]] = {}
+_SUPPLIERS: list[Callable[[], object]] = []
 
 
 def supplies(word: str) -> Callable[[C], C]:
-    """Class decorator: this spec is what the language's `word` builds."""
+    """Class decorator: this spec is what the language's `word` builds. Raises ValueError if another one already is."""
 
     def register(factory: C) -> C:
-        known = _WORDS.setdefault(word, factory)
-        if known is not factory and getattr(known, "__qualname__", "") != getattr(factory, "__qualname__", ""):
-            raise ValueError(f"the word {word!r} is already supplied by {known!r}")
-        _WORDS[word] = factory
+        if _WORDS.setdefault(word, factory) is not factory:
+            raise ValueError(f"the word {word!r} is already supplied by {_WORDS[word]!r}")
         return factory
 
     return register
 
 
+def when_missing(supplier: Callable[[], object]) -> None:
+    """`supplier` is called once, when a word is asked for that nobody has supplied yet."""
+    _SUPPLIERS.append(supplier)
+
+
 def supplied(word: str) -> Callable[..., Any]:
-    """The spec factory for `word`. Raises GraphError when the room that has it was never imported."""
+    """The spec factory for `word`. Raises GraphError if there is none."""
+    while word not in _WORDS and _SUPPLIERS:
+        _SUPPLIERS.pop()()
     try:
         return _WORDS[word]
     except KeyError:
-        raise GraphError(f"no operator supplies {word!r}; import penstock.ops first") from None
+        raise GraphError(f"no operator supplies {word!r}", expected=sorted(_WORDS), got=word) from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
+from .accounting import make_report
 from .bound import check_budget
 from .clock import RealClock
 from .errors import PlanError
@@ -14,7 +16,7 @@ from .local import LocalRun
 from .options import RunOptions
 from .plan import Plan, build_plan
 from .prepare import calibrate
-from .report import Report, make_report
+from .report import Report
 from .runtime import Runtime
 from .watch import Progress, Watch
 
@@ -30,8 +32,10 @@ class Session:
     def __init__(self, graph: Graph, runner: str, options: RunOptions) -> None:
         if runner not in ("inline", "local"):
             raise PlanError(f"no runner {runner!r}; there are 'inline' and 'local'")
+        if runner == "inline":
+            options = replace(options, parallelism=1)
         self.runner, self.options = runner, options
-        self.plan: Plan = build_plan(graph, options.threads if runner == "local" else 1)
+        self.plan: Plan = build_plan(graph, options.threads)
         self.bound = check_budget(self.plan, options)
         begun = (options.clock or RealClock()).monotonic_ns()
         calibration = calibrate(self.plan, options)

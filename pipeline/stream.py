@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .duration import Duration, nanoseconds
 from .errors import GraphError
@@ -27,6 +26,8 @@ from .site import calling_site
 from .source import SourceSpec
 
 if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
     from ._torch_dataset import TorchDataset
     from .flow import Flow
 

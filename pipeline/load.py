@@ -1,0 +1,32 @@
+"""Finding the flow in a user's file."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+from .errors import PenstockError
+from .flow import Flow
+from .iterate import deliver
+from .stream import Stream
+
+__all__ = ["load_flow"]
+
+
+def load_flow(path: Path, name: str = "flow") -> Flow:
+    """Run the file (not as ``__main__``) and give its flow. Raises PenstockError if there is none of that name."""
+    if not path.is_file():
+        raise PenstockError(f"no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        namespace = runpy.run_path(str(path), run_name="__penstock__")
+    finally:
+        del sys.path[0]
+    found = namespace.get(name)
+    if isinstance(found, Stream):
+        return deliver(found)[0]
+    if isinstance(found, Flow):
+        return found
+    there = sorted(key for key, value in namespace.items() if isinstance(value, (Flow, Stream)))
+    raise PenstockError(f"{path} has no flow named {name!r}" + (f"; it has {', '.join(there)}" if there else ""))
