@@ -24,11 +24,10 @@ from ._ndjson_detect import BOM, HEAD_BYTES, check_head
 from ._ndjson_kernels import count_records
 from ._ndjson_plan import address
 from ._ndjson_simd import PADDING
+from ._ndjson_spec import MOST_RECORDS
 
-__all__ = ["MOST_RECORDS", "LineReader"]
+__all__ = ["LineReader"]
 
-#: Records in one block.
-MOST_RECORDS = 65_536
 #: Bytes of a line that is too long that are kept for quarantine.
 _KEPT = 65_536
 
@@ -169,7 +168,7 @@ class LineReader(SourceReader):
                 have = self._begin(data, have)
             cut = have if ended else _after_last_newline(data, have)
             if cut == 0 and have <= self._max_line:
-                carry, want = data[:have].tobytes(), 2 * have
+                carry, want = data[:have].tobytes(), min(2 * have, self._max_line + self._block_bytes)
                 continue
             want = self._block_bytes
             tail, cut = data[cut:have].tobytes(), cut or have

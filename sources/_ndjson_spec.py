@@ -17,10 +17,12 @@ import pyarrow as pa
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import TIMESTAMP
 
-__all__ = ["MOST_COLUMNS", "MOST_KEY_BYTES", "PERSONAL_KEYS", "TIME_UNITS", "Column", "parse_columns", "split_path"]
+__all__ = ["MOST_COLUMNS", "MOST_KEY_BYTES", "MOST_RECORDS", "PERSONAL_KEYS", "TIME_UNITS", "Column", "check_paths", "parse_columns", "split_path"]
 
 #: Columns one scan can fill, times included: their presence is kept in the bits of one word.
 MOST_COLUMNS = 62
+#: Records in one block.
+MOST_RECORDS = 65_536
 #: Length of a key in a path.
 MOST_KEY_BYTES = 128
 #: Power of ten that turns a unit into nanoseconds; ``iso`` is ISO 8601 text.
@@ -71,11 +73,11 @@ class Column:
             else isinstance(value, float)
             if self.type in _FLOATS
             else isinstance(value, str)
-            if self.type in ("utf8", "dict", "dict32")
+            if self.is_dictionary
             else False
         )
         if not good:
-            raise GraphError(f"column {self.name!r} has a default that is no {self.type}", got=repr(value))
+            raise GraphError(f"column {self.name!r} has a default that is no {self.type}", expected="one of the column's type; utf8 columns and times have none", got=repr(value))
 
     @property
     def where(self) -> str:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ..pipeline.context import Context
-from ..pipeline.errors import FormatError, GraphError
+from ..pipeline.errors import GraphError
 from ..pipeline.schema import EVENT_FIELDS, event_schema
 from ..pipeline.source import Position, SourceReader, SourceSpec, Split
 from ._ndjson_detect import is_gzip, is_ndjson
-from ._ndjson_spec import PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
+from ._ndjson_spec import MOST_RECORDS, PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
 
 if TYPE_CHECKING:
     from ._ndjson_reader import LineReader
@@ -41,11 +41,11 @@ class Ndjson(SourceSpec):
         Output columns by name, each ``path:type`` or ``path:type=default``. Path parts are keys joined by dots (``\\.`` is
         a dot inside a key). Types: ``bool``, ``int8`` .. ``int64``, ``uint8`` .. ``uint64``, ``float32``, ``float64``,
         ``utf8``, ``dict`` (``dictionary<int16, utf8>``), ``dict32`` (int32 indices) and ``timestamp[ns|us|ms|s|iso]``
-        (UTC). A missing key or a JSON null is null, or the default.
+        (UTC). A missing key or a JSON null is null, or the default (not for ``utf8`` and timestamps).
     time, time_unit
         Path and unit (``ns``, ``us``, ``ms``, ``s`` or ``iso``) of the event time. A line without it is a bad record.
     time_start_ns
-        Added to event times that count from the start of a match.
+        Added to times that are numbers, for those that count from the start of a match.
     recv
         Path of the capture time in the same unit; None: the event time.
     rest
@@ -123,13 +123,11 @@ class Ndjson(SourceSpec):
 
     @property
     def block_bound(self) -> int:
-        """The text of a block, a row of output for each of its records, and a copy of it for each text column."""
-        from ._ndjson_reader import MOST_RECORDS
-
-        text = max(self.block_bytes, 2 * self.max_line) + 4096
-        texts = 2 + sum(column.type == "utf8" for column in self._user_columns) + bool(self.rest)
-        rows = min(MOST_RECORDS, self.block_bytes) * sum(column.width + 9 for column in (*self._all_columns, *self._all_columns))
-        return 3 * (text * texts + rows) // 2
+        """The text of the longest block, its rows, and for each text column as much text again."""
+        text = self.max_line + self.block_bytes + 4096
+        outputs = sum(column.type == "utf8" for column in self._user_columns) + bool(self.rest)
+        row = 8 + 8 * (outputs + len(self.constants)) + sum(column.width + 1 for column in self._all_columns)
+        return text + 3 * (text * (1 + outputs) + MOST_RECORDS * row) // 2  # the pool rounds up by half at most
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
         """Open the file, one of its splits, or the rest of either behind a position. Raises OSError."""
@@ -179,6 +177,74 @@ class Ndjson(SourceSpec):
         stops = [int(start["offset"]) for start in starts[1:]] + [size]
         parts = zip(starts, stops, strict=True)
         return tuple(Split(i, len(starts), {**start, "stop": stop}) for i, (start, stop) in enumerate(parts))
+
+
+def game_events(
+    path: str | Path,
+    *,
+    match_id: str | None = None,
+    match_path: str | None = None,
+    type: str = "event",
+    player: str = "pid",
+    target: str = "target",
+    x: str = "x",
+    y: str = "y",
+    z: str = "z",
+    value: str = "value",
+    columns: Mapping[str, str] | None = None,
+    time: str = "ts_ns",
+    time_unit: str = "ns",
+    time_start_ns: int = 0,
+    recv: str | None = None,
+    keep_personal: bool = False,
+    lateness_ns: int = 0,
+    max_line: int = 16 << 20,
+    block_bytes: int = 1 << 20,
+) -> Ndjson:
+    """Game telemetry as ``game.event`` (FORMATS 6, item 6), every path being the user's to change.
+
+    ``match_id`` dict32, ``type`` dict, ``player`` and ``target`` int16 (-1 where there is none), ``x``, ``y``, ``z`` float32
+    and ``value`` float64 (null where there is none), then `columns` of the user's own, then ``attrs``: the rest of the JSON
+    verbatim, without personal keys (`PERSONAL_KEYS`) unless `keep_personal`. A line without a type gets the empty one.
+
+    The match is read from `match_path`, else it is `match_id`, else a short digest of the file's name, because the names of
+    replay files are often those of players.
+    """
+    digest = hashlib.sha256(Path(path).name.encode()).hexdigest()[:12]
+    own = {
+        **({"match_id": f"{match_path}:dict32="} if match_path is not None else {}),
+        "type": f"{type}:dict=",
+        "player": f"{player}:int16=-1",
+        "target": f"{target}:int16=-1",
+        **{name: f"{source}:float32" for name, source in (("x", x), ("y", y), ("z", z))},
+        "value": f"{value}:float64",
+    }
+    return Ndjson(
+        path,
+        columns={**own, **(columns or {})},
+        time=time,
+        time_unit=time_unit,
+        time_start_ns=time_start_ns,
+        recv=recv,
+        rest="attrs",
+        keep_personal=keep_personal,
+        constants={} if match_path is not None else {"match_id": match_id or digest},
+        max_line=max_line,
+        block_bytes=block_bytes,
+        lateness_ns=lateness_ns,
+    )
+
+
+def inspect_ndjson(path: str | Path) -> dict[str, Any]:
+    """What a file of JSON lines holds, for `penstock inspect`.
+
+    Keys: ``format``, ``compression``, ``messages`` (bad ones included), ``types`` (messages by the value of ``event``,
+    ``type`` or ``_T``), ``bad``, ``time`` (start, end as ISO 8601 and ns, seconds), ``time_key``, ``time_unit``, ``columns``
+    (path to JSON types, from the first records) and ``columns_from``. Raises FormatError as reading does.
+    """
+    from ._ndjson_inspect import describe_file
+
+    return describe_file(Path(path))
 
 
 EVENT_NAMES = tuple(event.name for event in EVENT_FIELDS)
