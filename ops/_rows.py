@@ -21,9 +21,13 @@ from ..pipeline.columns import ColumnBlock, as_numpy, event_ns, is_fixed_width
 from ..pipeline.context import Context
 from ..pipeline.operator import END_OF_TIME
 
-__all__ = ["Ints", "PendingRows", "Piece", "RowStore", "TimeIndex", "gather", "is_sorted", "rewrap", "select"]
+__all__ = ["Gatherer", "Ints", "PendingRows", "Piece", "RowStore", "TimeIndex", "identity", "is_sorted", "rewrap"]
 
 Ints = npt.NDArray[np.int64]
+Identity = tuple[int, ...]
+#: Values, how the indices of each dictionary change, and the dictionaries, kept so that their memory is not reused.
+_Unified = tuple[pa.Array, list[npt.NDArray[Any] | None], list[pa.Array]]
+_REMEMBERED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,54 +54,75 @@ def rewrap(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
-def select(context: Context, batch: pa.RecordBatch, rows: Ints) -> pa.RecordBatch:
-    """Ascending `rows` of `batch`: a slice (or the batch itself) where they are consecutive, else one counted copy."""
-    if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
-        return batch if len(rows) == batch.num_rows else batch.slice(int(rows[0]), len(rows))
-    return gather(context, batch.schema, [Piece(batch, rows, slice(0, len(rows)))], len(rows))
+class Gatherer:
+    """Gathers rows for one step; remembers how the dictionaries it met last were unified."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._unified: dict[Identity, _Unified] = {}
 
-def gather(
-    context: Context,
-    schema: pa.Schema,
-    pieces: Sequence[Piece],
-    total: int,
-    *,
-    missing: npt.NDArray[np.bool_] | None = None,
-    allocate: Callable[[pa.Schema, int], ColumnBlock] | None = None,
-) -> pa.RecordBatch:
-    """One batch of `total` rows from `pieces`, copied once and counted; rows that are `missing` are null.
+    def select(self, batch: pa.RecordBatch, rows: Ints) -> pa.RecordBatch:
+        """Ascending `rows` of `batch`: a slice (or the batch itself) where they are consecutive, else one copy."""
+        if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
+            return batch if len(rows) == batch.num_rows else batch.slice(int(rows[0]), len(rows))
+        return self.gather(batch.schema, [Piece(batch, rows, slice(0, len(rows)))], len(rows))
 
-    `pieces` and `missing` must cover every row of the result exactly once. `allocate` gives the block for the
-    fixed-width columns; the default is a lease of the step's pool.
-    """
-    pieces = [piece for piece in pieces if len(piece)]
-    direct = [
-        index
-        for index, field in enumerate(schema)
-        if is_fixed_width(field.type) and not any(piece.batch.column(index).null_count for piece in pieces)
-    ]
-    fixed = pa.schema([schema.field(index) for index in direct])
-    block = ColumnBlock(context.pool, fixed, total) if allocate is None else allocate(fixed, total)
-    dictionaries: dict[str, pa.Array] = {}
-    columns: dict[int, pa.Array] = {}
-    for index in direct:
-        field = schema.field(index)
-        arrays = [piece.batch.column(index) for piece in pieces]
-        maps: Sequence[npt.NDArray[Any] | None] = [None] * len(pieces)
-        if pa.types.is_dictionary(field.type):
-            dictionaries[field.name], maps = _unify([array.dictionary for array in arrays], field.type)
-        _fill(block[field.name], pieces, [as_numpy(array) for array in arrays], maps, missing)
-    valid = None if missing is None else {field.name: ~missing for field in fixed}
-    made = block.batch(total, dictionaries=dictionaries, valid=valid)
-    columns = dict(zip(direct, made.columns, strict=True))
-    for index, field in enumerate(schema):
-        if index not in columns:
-            columns[index] = _concatenate(field.type, index, pieces, total, missing)
-    result = pa.RecordBatch.from_arrays([columns[index] for index in range(len(schema))], schema=schema)
-    context.copied(sum(view.nbytes for view in block.arrays.values()))
-    context.copied(sum(columns[i].nbytes for i in range(len(schema)) if i not in direct))
-    return result
+    def gather(
+        self,
+        schema: pa.Schema,
+        pieces: Sequence[Piece],
+        total: int,
+        *,
+        missing: npt.NDArray[np.bool_] | None = None,
+        allocate: Callable[[pa.Schema, int], ColumnBlock] | None = None,
+    ) -> pa.RecordBatch:
+        """One batch of `total` rows from `pieces`, copied once and counted; rows that are `missing` are null.
+
+        `pieces` and `missing` must cover every row of the result exactly once. `allocate` gives the block for the
+        fixed-width columns; the default is a lease of the step's pool.
+        """
+        pieces = [piece for piece in pieces if len(piece)]
+        direct = [
+            index
+            for index, field in enumerate(schema)
+            if is_fixed_width(field.type) and not any(piece.batch.column(index).null_count for piece in pieces)
+        ]
+        fixed = pa.schema([schema.field(index) for index in direct])
+        block = ColumnBlock(self._context.pool, fixed, total) if allocate is None else allocate(fixed, total)
+        dictionaries: dict[str, pa.Array] = {}
+        for index in direct:
+            field = schema.field(index)
+            arrays = [piece.batch.column(index) for piece in pieces]
+            maps: Sequence[npt.NDArray[Any] | None] = [None] * len(pieces)
+            if pa.types.is_dictionary(field.type):
+                dictionaries[field.name], maps = self._unify([array.dictionary for array in arrays], field.type)
+            _fill(block[field.name], pieces, [as_numpy(array) for array in arrays], maps, missing)
+        valid = None if missing is None else {field.name: ~missing for field in fixed}
+        made = block.batch(total, dictionaries=dictionaries, valid=valid)
+        columns = dict(zip(direct, made.columns, strict=True))
+        self._context.copied(sum(view.nbytes for view in block.arrays.values()))
+        for index, field in enumerate(schema):
+            if index not in columns:
+                columns[index] = _concatenate(field.type, index, pieces, total, missing)
+                self._context.copied(columns[index].nbytes)
+        return pa.RecordBatch.from_arrays([columns[index] for index in range(len(schema))], schema=schema)
+
+    def _unify(
+        self, dictionaries: Sequence[pa.Array], kind: pa.DictionaryType
+    ) -> tuple[pa.Array, list[npt.NDArray[Any] | None]]:
+        """One dictionary with the values of all, and for each what its indices become (None: unchanged)."""
+        names = [identity(dictionary) for dictionary in dictionaries]
+        distinct = dict(zip(names, dictionaries, strict=True))
+        if len(distinct) <= 1:
+            return dictionaries[0] if dictionaries else pa.array([], kind.value_type), [None] * len(dictionaries)
+        key = (kind.index_type.bit_width, *distinct)
+        if key not in self._unified:
+            while len(self._unified) >= _REMEMBERED:
+                del self._unified[next(iter(self._unified))]
+            self._unified[key] = _unified(list(distinct.values()), kind)
+        values, maps, _ = self._unified[key]
+        order = {name: number for number, name in enumerate(distinct)}
+        return values, [maps[order[name]] for name in names]
 
 
 def _fill(
@@ -120,30 +145,23 @@ def _fill(
         target[missing] = 0
 
 
-def _unify(dictionaries: Sequence[pa.Array], kind: pa.DictionaryType) -> tuple[pa.Array, list[npt.NDArray[Any] | None]]:
-    """One dictionary with the values of all, and for each what its indices become (None: unchanged)."""
-    first = dictionaries[0] if dictionaries else pa.array([], kind.value_type)
-    distinct: dict[tuple[Any, ...], pa.Array] = {}
-    for dictionary in dictionaries:
-        distinct.setdefault(_identity(dictionary), dictionary)
-    if len(distinct) <= 1:
-        return first, [None] * len(dictionaries)
-    values = pa.concat_arrays(list(distinct.values())).unique()
+def _unified(dictionaries: list[pa.Array], kind: pa.DictionaryType) -> _Unified:
+    values = pa.concat_arrays(dictionaries).unique()
     limit = 1 << (kind.index_type.bit_width - (0 if pa.types.is_unsigned_integer(kind.index_type) else 1))
     if len(values) > limit:
         raise ValueError(
             f"{len(values)} different values do not fit a column of {kind}; give the source a wider index type"
         )
-    dtype = kind.index_type.to_pandas_dtype()
-    maps: dict[tuple[Any, ...], npt.NDArray[Any] | None] = {}
-    for key, dictionary in distinct.items():
-        mapping = pc.index_in(dictionary, values).to_numpy(zero_copy_only=False).astype(dtype)
+    maps: list[npt.NDArray[Any] | None] = []
+    for dictionary in dictionaries:
+        mapping = pc.index_in(dictionary, values).to_numpy(zero_copy_only=False)
         unchanged = bool((mapping == np.arange(len(mapping))).all())
-        maps[key] = None if unchanged else mapping
-    return values, [maps[_identity(dictionary)] for dictionary in dictionaries]
+        maps.append(None if unchanged else mapping.astype(kind.index_type.to_pandas_dtype()))
+    return values, maps, dictionaries
 
 
-def _identity(array: pa.Array) -> tuple[Any, ...]:
+def identity(array: pa.Array) -> Identity:
+    """Names the memory of `array`: equal only for the same values, for as long as one of the two is kept."""
     return (len(array), array.offset, *(0 if buffer is None else buffer.address for buffer in array.buffers()))
 
 
@@ -172,8 +190,8 @@ def _concatenate(
 class RowStore:
     """Rows by the position at which they came, held in their batches until every row of a batch is released."""
 
-    def __init__(self, context: Context, schema: pa.Schema) -> None:
-        self._context, self._schema = context, schema
+    def __init__(self, gatherer: Gatherer, schema: pa.Schema) -> None:
+        self._gatherer, self._schema = gatherer, schema
         self._starts: list[int] = []
         self._batches: list[pa.RecordBatch] = []
         self._live: list[int] = []
@@ -217,7 +235,7 @@ class RowStore:
         total = len(positions)
         missing = positions < 0
         if not total or missing.all():
-            return gather(self._context, self._schema, [], total, missing=missing if total else None)
+            return self._gatherer.gather(self._schema, [], total, missing=missing if total else None)
         gaps = bool(missing.any())
         wanted = np.flatnonzero(~missing) if gaps else np.arange(total)
         found = positions[wanted] if gaps else positions
@@ -234,7 +252,7 @@ class RowStore:
             together = int(into[-1]) - int(into[0]) + 1 == len(into)
             place = slice(int(into[0]), int(into[-1]) + 1) if together else into
             pieces.append(Piece(self._batches[number], found[mine] - self._starts[number], place))
-        return gather(self._context, self._schema, pieces, total, missing=missing if gaps else None)
+        return self._gatherer.gather(self._schema, pieces, total, missing=missing if gaps else None)
 
     def _segment(self, positions: Ints) -> npt.NDArray[np.intp]:
         return np.searchsorted(np.asarray(self._starts, np.int64), positions, "right") - 1

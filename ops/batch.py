@@ -22,7 +22,7 @@ from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
 from ..pipeline.schema import check_event_schema, row_bytes
-from ._rows import Ints, Piece, gather, rewrap
+from ._rows import Gatherer, Ints, Piece, rewrap
 
 __all__ = ["Batch", "row_sizes"]
 
@@ -90,6 +90,7 @@ class Batch(OperatorSpec):
 class _Batch(Operator):
     def __init__(self, spec: Batch, context: Context, schema: pa.Schema, limit: int) -> None:
         self._spec, self._context, self._schema, self._limit = spec, context, schema, limit
+        self._gatherer = Gatherer(context)
         self._measured = spec.max_bytes is not None or not _fixed(schema)
         self._row_bytes = 0 if self._measured else row_bytes(schema)
         self._allocate: Callable[[pa.Schema, int], ColumnBlock] | None = getattr(context, "allocate", None)
@@ -160,7 +161,7 @@ class _Batch(Operator):
         for piece in pieces:
             placed.append(Piece(piece, None, slice(start, start + piece.num_rows)))
             start += piece.num_rows
-        return gather(self._context, self._schema, placed, rows, allocate=self._allocate)
+        return self._gatherer.gather(self._schema, placed, rows, allocate=self._allocate)
 
     def advance(self, watermark: int, port: int = 0) -> Sequence[pa.RecordBatch]:
         self._watermark = watermark

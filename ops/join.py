@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ..pipeline.columns import event_ns
@@ -21,7 +20,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
-from ._rows import Ints, PendingRows, RowStore, TimeIndex, select
+from ._rows import Gatherer, Identity, Ints, PendingRows, RowStore, TimeIndex, identity, is_sorted
 from .sync import right_names
 
 __all__ = ["JoinAsof"]
@@ -100,11 +99,12 @@ class _JoinAsof(Operator):
         self._carried = [index for index, name in enumerate(right.names) if name not in spec.by]
         self._watermarks = [NO_TIME, NO_TIME]
         self._left = PendingRows()
+        self._gatherer = Gatherer(context)
         self._reset()
 
     def _reset(self) -> None:
         self._keys = _KeyCodes(self._spec.by)
-        self._right = RowStore(self._context, self._right_schema)
+        self._right = RowStore(self._gatherer, self._right_schema)
         self._times = TimeIndex()  # tag: key code
         self._base_position = np.empty(0, np.int64)  # by key code; -1 where there is none
         self._base_ts = np.empty(0, np.int64)
@@ -171,7 +171,7 @@ class _JoinAsof(Operator):
         if window:
             width = window + 1
             ranked = self._times.tag[:window] * width + np.arange(window)
-            order = np.argsort(ranked)
+            order = np.arange(window) if is_sorted(ranked) else np.argsort(ranked)
             upto = np.searchsorted(self._times.ts[:window], times, "right")
             place = np.searchsorted(ranked[order], slots * width + upto, "left") - 1
             row = order[np.maximum(place, 0)]
@@ -194,7 +194,7 @@ class _JoinAsof(Operator):
             kept = np.flatnonzero(matched)
             if not len(kept):
                 return []
-            rows, found = select(self._context, rows, kept), found[kept]
+            rows, found = self._gatherer.select(rows, kept), found[kept]
         taken = self._right.take(found)
         columns = [*rows.columns, *(taken.column(index) for index in self._carried)]
         return [pa.RecordBatch.from_arrays(columns, schema=self._schema)]
@@ -278,15 +278,16 @@ class _KeyCodes:
         self._by = by
         self._values: list[dict[Any, int]] = [{} for _ in by]
         self._pairs: list[dict[int, int]] = [{} for _ in by[1:]]
+        self._last: list[dict[bool, tuple[Identity, int, pa.Array, Ints]]] = [{} for _ in by]
         self.count = 0 if by else 1
 
     def codes(self, batch: pa.RecordBatch, *, learn: bool) -> Ints:
         """The number of each row's key; -1 for a null, and for a key not seen before unless `learn`."""
         if not self._by:
             return np.zeros(batch.num_rows, np.int64)
-        code = self._column(batch.column(self._by[0]), self._values[0], learn)
-        for name, values, pairs in zip(self._by[1:], self._values[1:], self._pairs, strict=True):
-            other = self._column(batch.column(name), values, learn)
+        code = self._column(batch, 0, learn)
+        for place, pairs in enumerate(self._pairs, 1):
+            other = self._column(batch, place, learn)
             joint = np.where((code >= 0) & (other >= 0), code << 32 | other, -1)
             distinct, inverse = np.unique(joint, return_inverse=True)
             code = _numbers(distinct.tolist(), pairs, learn, nothing=-1)[inverse]
@@ -294,10 +295,16 @@ class _KeyCodes:
             self.count = len(self._pairs[-1] if self._pairs else self._values[0])
         return code
 
-    @staticmethod
-    def _column(column: pa.Array, values: dict[Any, int], learn: bool) -> Ints:
+    def _column(self, batch: pa.RecordBatch, place: int, learn: bool) -> Ints:
+        column, values = batch.column(self._by[place]), self._values[place]
         encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        numbers = np.append(_numbers(encoded.dictionary.to_pylist(), values, learn, nothing=None), -1)
+        name = identity(encoded.dictionary)
+        last = self._last[place].get(learn)
+        if last is not None and last[:2] == (name, len(values)):
+            numbers = last[3]
+        else:
+            numbers = np.append(_numbers(encoded.dictionary.to_pylist(), values, learn, nothing=None), -1)
+            self._last[place][learn] = (name, len(values), encoded.dictionary, numbers)
         indices = encoded.indices
         if indices.null_count:
             indices = indices.cast(pa.int64()).fill_null(-1)
@@ -314,7 +321,7 @@ def _numbers(found: Sequence[Any], known: dict[Any, int], learn: bool, *, nothin
 
 
 def _key_kind(name: str, kind: pa.DataType) -> str:
-    value: npt.ArrayLike = kind.value_type if pa.types.is_dictionary(kind) else kind
+    value: Any = kind.value_type if pa.types.is_dictionary(kind) else kind
     if pa.types.is_string(value) or pa.types.is_large_string(value):
         return "text"
     if pa.types.is_binary(value) or pa.types.is_large_binary(value) or pa.types.is_fixed_size_binary(value):

@@ -20,7 +20,7 @@ from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
 from ..pipeline.schema import check_event_schema, difference
-from ._rows import Ints, Piece, gather, is_sorted, rewrap
+from ._rows import Gatherer, Ints, Piece, is_sorted, rewrap
 
 __all__ = ["Merge"]
 
@@ -77,6 +77,7 @@ _Waiting = tuple[int, int, int, pa.RecordBatch, int]
 class _Merge(Operator):
     def __init__(self, spec: Merge, context: Context, schema: pa.Schema, ports: int) -> None:
         self._limit, self._context, self._schema = spec.state_limit, context, schema
+        self._gatherer = Gatherer(context)
         self._watermarks = [NO_TIME] * ports
         self._waiting: list[_Waiting] = []
         self._arrivals = 0
@@ -110,9 +111,7 @@ class _Merge(Operator):
             if rows[-1] + 1 == rest:
                 self._hold(batch.slice(rest), port_of, arrival)
             else:
-                left = np.flatnonzero(~passed)
-                piece = Piece(batch, left, slice(0, len(left)))
-                self._hold(gather(self._context, self._schema, [piece], len(left)), port_of, arrival)
+                self._hold(self._gatherer.select(batch, np.flatnonzero(~passed)), port_of, arrival)
         self._account()
         ready.sort(key=lambda item: item[:2])
         return self._merged([(batch, rows, times) for _, _, batch, rows, times in ready])
@@ -142,7 +141,7 @@ class _Merge(Operator):
         for number, (batch, _, _) in enumerate(ready):
             into = np.flatnonzero(owner == number)
             pieces.append(Piece(batch, local[into], into))
-        return (gather(self._context, self._schema, pieces, len(order)),)
+        return (self._gatherer.gather(self._schema, pieces, len(order)),)
 
     def _hold(self, batch: pa.RecordBatch, port: int, arrival: int) -> None:
         size = batch.nbytes

@@ -22,7 +22,7 @@ from ..pipeline.duration import nanoseconds, readable_duration
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema
-from ._rows import Ints, PendingRows, RowStore, TimeIndex, select
+from ._rows import Gatherer, Ints, PendingRows, RowStore, TimeIndex
 
 __all__ = ["Sync", "right_names"]
 
@@ -115,7 +115,8 @@ class _Sync(Operator):
         self._reach = np.uint64(min(spec.tolerance_ns, (1 << 64) - 2))  # below the distance of "no candidate"
         self._watermarks = [NO_TIME, NO_TIME]
         self._left = PendingRows()
-        self._right = RowStore(context, right)
+        self._gatherer = Gatherer(context)
+        self._right = RowStore(self._gatherer, right)
         self._times = TimeIndex()  # tag: 1 once the row was taken
         self._right_seen = False
         self._unexplained = 0  # unmatched while the right stream has not had a row: empty, or only late to begin
@@ -156,7 +157,7 @@ class _Sync(Operator):
         """Partner (position, or -1 for none) and right minus left of the leading rows that are decided."""
         partners, distances = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         start, look = 0, _LEAST_LOOK
-        while start < len(times):
+        while start < len(times) and times[start] <= self._watermarks[1]:
             some = times[start : start + look]
             chosen, distance = self._nearest(some)
             found = distance <= self._reach
@@ -180,7 +181,9 @@ class _Sync(Operator):
         if not len(known):
             return np.zeros(len(times), np.intp), np.full(len(times), _MAX)
         after = np.searchsorted(known, times, "left")
-        before = np.searchsorted(known, known[np.maximum(after - 1, 0)], "left")
+        before = np.maximum(after - 1, 0)
+        if (known[before] == known[np.maximum(before - 1, 0)]).any():  # of equal times, the first
+            before = np.searchsorted(known, known[before], "left")
         # Differences of ordered int64 are exact as uint64, even over the whole range.
         ahead = (known[np.minimum(after, len(known) - 1)] - times).view(np.uint64)
         ahead = np.where(after < len(known), ahead, _MAX)
@@ -204,7 +207,7 @@ class _Sync(Operator):
         matched = partners >= 0
         if not matched.all():
             alone = np.flatnonzero(~matched)
-            self._context.side("unmatched", select(self._context, rows, alone))
+            self._context.side("unmatched", self._gatherer.select(rows, alone))
             if self._right_seen:
                 self._context.drop(self._reason, len(alone))
             else:
@@ -212,7 +215,7 @@ class _Sync(Operator):
             kept = np.flatnonzero(matched)
             if not len(kept):
                 return []
-            rows, partners, distances = select(self._context, rows, kept), partners[kept], distances[kept]
+            rows, partners, distances = self._gatherer.select(rows, kept), partners[kept], distances[kept]
         taken = self._right.take(partners)
         columns = [*rows.columns, *taken.columns, pa.array(distances)]
         return [pa.RecordBatch.from_arrays(columns, schema=self._schema)]

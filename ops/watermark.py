@@ -20,7 +20,7 @@ from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
 from ..pipeline.schema import check_event_schema
-from ._rows import select
+from ._rows import Gatherer
 
 __all__ = ["Watermark"]
 
@@ -59,6 +59,7 @@ class Watermark(OperatorSpec):
 class _Watermark(Operator):
     def __init__(self, spec: Watermark, context: Context) -> None:
         self._lateness, self._context = spec.lateness_ns, context
+        self._gatherer = Gatherer(context)
         self._newest = NO_TIME
         self._ended = False
 
@@ -77,9 +78,9 @@ class _Watermark(Operator):
             return (batch,)
         gone = np.flatnonzero(late)
         self._context.metrics.late_rows += len(gone)
-        self._context.side("late", select(self._context, batch, gone))
+        self._context.side("late", self._gatherer.select(batch, gone))
         kept = np.flatnonzero(~late)
-        return (select(self._context, batch, kept),) if len(kept) else ()
+        return (self._gatherer.select(batch, kept),) if len(kept) else ()
 
     def advance(self, watermark: int, port: int = 0) -> Sequence[pa.RecordBatch]:
         self._ended = self._ended or watermark == END_OF_TIME
