@@ -45,6 +45,7 @@ class Batch(OperatorSpec):
     max_age_ns: int | None = None
     state_limit: int | None = None
     kind: ClassVar[str] = "batch"
+    light: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("rows", "max_bytes", "state_limit"):
@@ -82,6 +83,9 @@ class Batch(OperatorSpec):
         if _fixed(inputs[0]):
             return expected
         return max(_LEAST_LIMIT, expected if self.max_bytes is None else min(expected, self.max_bytes))
+
+    def passes_row_work(self) -> bool:
+        return self.max_bytes is None
 
     def cause(self) -> str:
         return "batch fill"

@@ -79,6 +79,9 @@ class Sync(OperatorSpec):
     def state_bound(self, *inputs: pa.Schema) -> int:
         return self.state_limit
 
+    def passes_row_work(self) -> bool:
+        return True
+
     def cause(self) -> str:
         return "sync"
 

@@ -36,6 +36,7 @@ class Watermark(OperatorSpec):
 
     lateness_ns: int = 0
     kind: ClassVar[str] = "watermark"
+    light: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lateness_ns", nanoseconds(self.lateness_ns))

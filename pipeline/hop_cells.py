@@ -24,7 +24,7 @@ class InferCell(Cell):
         super().__init__(index, node, operator, context)
         self._ledger = ledger
         self._last_end = 0
-        self._waited: tuple[int, int] = (0, 0)
+        self._waited: tuple[int, int] | None = None
         self.first_start = 0
         self.last_end = 0
         self.start_ns = 0
@@ -46,7 +46,8 @@ class InferCell(Cell):
     def push(self, batch: Any, port: int, trace: Trace | None) -> None:
         started = self._now()
         if self._last_end:
-            low, high = self._waited
+            # inline, there is no thread that waits: the whole gap belongs to whoever worked on this batch
+            low, high = self._waited or (self._last_end, started)
             low = max(low, self._last_end)
             awaited = max(0, high - low)
             self._ledger.charge_wait(low, high, trace, self.index)

@@ -56,7 +56,8 @@ def test_infer_without_batch_says_what_to_write() -> None:
     from penstock import models
 
     with pytest.raises(GraphError, match=r"put \.batch\(rows\) before it"):
-        source(TABLE, 10).infer(models.Simulator("1ms"))
+        model = models.Simulator(service_time="1ms", inputs={"price": models.TensorSpec(pa.float64())})
+        source(TABLE, 10).infer(model)
 
 
 def test_a_source_without_event_columns_is_refused() -> None:
