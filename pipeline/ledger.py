@@ -67,8 +67,8 @@ class Ledger:
                 held_step, held_since = step, held
             later = oldest = step
             node = earlier
-        if cursor > start:
-            self.charge(oldest, "source", cursor - start)
+        # before it existed: its source had not begun with it, or (rows left over at the end) nobody had
+        self.charge(oldest, "", cursor - start)
 
     @property
     def total_ns(self) -> int:
