@@ -77,7 +77,7 @@ def decode_jpeg(
     buffer = out if out is not None else _scratch_bytes(height * width * 3)
     whole = scaled == size
     try:
-        return simplejpeg.decode_jpeg(
+        pixels: npt.NDArray[Any] = simplejpeg.decode_jpeg(
             data,
             "RGB",
             fastdct=False,
@@ -90,6 +90,7 @@ def decode_jpeg(
         )
     except ValueError as error:
         raise ImageError(f"JPEG: {error}") from None
+    return pixels
 
 
 def _scratch_bytes(nbytes: int) -> npt.NDArray[np.uint8]:

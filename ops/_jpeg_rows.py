@@ -33,13 +33,15 @@ def codec_of(image: Encoded) -> str:
     """The codec as stated, else by the first bytes. Raises ImageError for a null and for bytes of neither JPEG nor PNG."""
     if image.data is None:
         raise ImageError("the image is null")
-    if image.codec is not None:
+    if image.codec is not None and image.codec != "unknown":
         return image.codec
     if image.data[:2].tobytes() == b"\xff\xd8":
         return "jpeg"
     if image.data[:8].tobytes() == _PNG:
         return "png"
-    raise ImageError(f"{len(image.data)} bytes that are neither JPEG nor PNG, and no codec column says what they are")
+    raise ImageError(
+        f"{len(image.data)} bytes that are neither JPEG nor PNG, and no codec is given that says what they are"
+    )
 
 
 class RowDecoder:

@@ -19,20 +19,17 @@ _Ints = npt.NDArray[np.int64]
 def raster_points(
     starts: _Ints,
     stops: _Ints,
-    x: _Floats,
-    y: _Floats,
-    vr: _Floats,
-    rcs: _Floats,
-    x_low: float,
-    x_high: float,
-    y_low: float,
-    y_high: float,
+    fields: tuple[_Floats, ...],
+    limits: tuple[float, ...],
     out: npt.NDArray[np.float32],
 ) -> Any:
-    """Fill ``out[scan] = (count, mean vr, max rcs)`` per cell; NaN is a missing value.
+    """Fill ``out[scan] = (count, mean vr, max rcs)`` per cell of the grid ``(x_low, x_high, y_low, y_high)``.
 
-    Returns how many points had no position and how many lay outside. Sums are taken in the order of the points.
+    `fields` are x, y, vr and rcs; NaN is a missing value. Sums are taken in the order of the points. Returns how many
+    points had no position and how many lay outside.
     """
+    x, y, vr, rcs = fields
+    x_low, x_high, y_low, y_high = limits
     rows, columns = out.shape[2], out.shape[3]
     per_x, per_y = rows / (x_high - x_low), columns / (y_high - y_low)
     lost = outside = 0
@@ -72,7 +69,7 @@ def raster_points(
 def pad_points(
     starts: _Ints,
     stops: _Ints,
-    fields: tuple[_Floats, _Floats, _Floats, _Floats, _Floats],
+    fields: tuple[_Floats, ...],
     scale: npt.NDArray[np.float32],
     tokens: npt.NDArray[np.float32],
     mask: npt.NDArray[np.float32],

@@ -142,7 +142,7 @@ class _RasterScans(Operator):
         def work(start: int, stop: int) -> None:
             part = slice(start, stop)
             lost, outside = raster_points(
-                scans.starts[part], scans.stops[part], *scans.fields, *limits, memory.rows[part]
+                scans.starts[part], scans.stops[part], scans.fields, limits, memory.rows[part]
             )
             self._context.drop(_NO_POSITION, lost)
             self._context.drop("radar points outside the grid", outside)
@@ -194,7 +194,7 @@ def _floats(values: pa.Array) -> npt.NDArray[np.float32]:
     if values.type != pa.float32():
         values = values.cast(pa.float32())
     if values.null_count:
-        values = pc.fill_null(values, float("nan"))
+        values = pc.fill_null(values, pa.scalar(float("nan"), pa.float32()))
     result: npt.NDArray[np.float32] = values.to_numpy()
     return result
 

@@ -303,6 +303,13 @@ def test_raw_pixels_need_their_size() -> None:
         assert len(run_operator(DecodeImage(6, 8), batch_of(raw[:1], **wrong)).bad) == 1
 
 
+def test_an_unknown_codec_is_told_by_the_first_bytes() -> None:
+    pixels = picture(8, 8)
+    data = [saved(Image.fromarray(pixels), "png"), jpeg(pixels)]
+    got = decode(DecodeImage(8, 8), list(data), codec=["unknown", None])
+    assert np.array_equal(got[0], pixels) and np.array_equal(got[1], pillow(data[1]))
+
+
 def test_a_video_packet_is_not_an_image() -> None:
     (record,) = run_operator(DecodeImage(6, 8), batch_of([b"\0\0\0\1"], codec=["h264"])).bad
     assert "h264" in record.error
