@@ -171,7 +171,8 @@ class LineReader(SourceReader):
                 carry, want = data[:have].tobytes(), min(2 * have, self._max_line + self._block_bytes)
                 continue
             want = self._block_bytes
-            tail, cut = data[cut:have].tobytes(), cut or have
+            cut = cut or have
+            tail = data[cut:have].tobytes()
             data[cut : cut + PADDING] = 0
             base = address(data)
             records, lines, stop, long = count_records(base, base + cut, MOST_RECORDS, self._max_line)
@@ -205,18 +206,21 @@ class LineReader(SourceReader):
 
     def _skip_line(self, text: bytes, ended: bool) -> tuple[Block, bytes, bool]:
         """Step over a line that is too long: its block, what was read behind it, and whether the file has ended."""
-        kept, length, newline = text[:_KEPT], 0, text.find(b"\n")
+        kept, length, newline = b"", 0, text.find(b"\n")
         chunk = memoryview(bytearray(self._block_bytes))
         while newline < 0 and not ended:
+            kept += text[: _KEPT - len(kept)]
             length += len(text)
             got = self._bytes.read_into(chunk)
             text, ended = bytes(chunk[:got]), got < len(chunk)
             newline = text.find(b"\n")
-        length += newline if newline >= 0 else len(text)
+        line = text if newline < 0 else text[:newline]
+        kept += line[: _KEPT - len(kept)]
+        length += len(line)
         behind = text[newline + 1 :] if newline >= 0 else b""
         place = f"{self._layout.file}, line {self._line}, byte {self._offset}"
         error = f"a line of {length} bytes, more than max_line={self._max_line}; its first {len(kept)} bytes are kept"
-        bad = BadRecord(place, "ndjson.frame", error, kept[:length], self._seq)
+        bad = BadRecord(place, "ndjson.frame", error, kept, self._seq)
         self._offset += length + (newline >= 0)
         self._seq += 1
         self._line += newline >= 0
