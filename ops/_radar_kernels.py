@@ -82,27 +82,32 @@ def pad_points(
     most = tokens.shape[1]
     lost = over = 0
     x, y, z, vr, rcs = fields
+    ranges = np.empty(most, np.float64)
+    places = np.empty(most, np.int64)
     for scan in range(len(starts)):
-        start, stop = starts[scan], stops[scan]
-        ranges = np.empty(stop - start, np.float64)
-        places = np.empty(stop - start, np.int64)
-        known = 0
-        for i in range(start, stop):
+        kept = 0
+        for i in range(starts[scan], stops[scan]):
             ahead, left = np.float64(x[i]), np.float64(y[i])
             if not (np.isfinite(ahead) and np.isfinite(left)):
                 lost += 1
                 continue
             up = np.float64(z[i]) if np.isfinite(z[i]) else 0.0
-            ranges[known] = ahead * ahead + left * left + up * up
-            places[known] = i
-            known += 1
-        order = np.argsort(ranges[:known], kind="mergesort")
-        kept = min(known, most)
-        over += known - kept
+            range2 = ahead * ahead + left * left + up * up
+            if kept == most:
+                over += 1
+                if range2 >= ranges[most - 1]:
+                    continue
+                kept -= 1
+            k = kept
+            while k > 0 and ranges[k - 1] > range2:
+                ranges[k], places[k] = ranges[k - 1], places[k - 1]
+                k -= 1
+            ranges[k], places[k] = range2, i
+            kept += 1
         tokens[scan] = 0
         mask[scan] = 0
         for k in range(kept):
-            i = places[order[k]]
+            i = places[k]
             mask[scan, k] = 1
             tokens[scan, k, 0] = x[i] / scale[0]
             tokens[scan, k, 1] = y[i] / scale[1]

@@ -67,7 +67,7 @@ def naive_grid(scan: list[Any] | None, spec: RasterRadar) -> tuple[np.ndarray, i
     return grid, outside
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=scans, shape=st.tuples(st.integers(1, 7), st.integers(1, 7)))
 def test_grid_equals_plain_python(rows: list[Any], shape: tuple[int, int]) -> None:
     spec = RasterRadar(*shape)
@@ -80,7 +80,7 @@ def test_grid_equals_plain_python(rows: list[Any], shape: tuple[int, int]) -> No
     assert result.dropped.get("radar points without a position", 0) == given_points - sum(len(placed(r)) for r in rows)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=scans, most=st.integers(1, 9))
 def test_tokens_are_the_nearest_points_in_order(rows: list[Any], most: int) -> None:
     spec = PadRadar(most)
@@ -100,7 +100,7 @@ def test_tokens_are_the_nearest_points_in_order(rows: list[Any], most: int) -> N
     assert result.dropped.get("radar points beyond max_points", 0) == over
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=scans, data=st.data(), spec=st.sampled_from([RasterRadar(5, 6), PadRadar(3)]))
 def test_rows_do_not_depend_on_batches(rows: list[Any], data: st.DataObject, spec: RasterRadar | PadRadar) -> None:
     assert_boundaries_do_not_matter(spec, batch_of(rows), data=data, schemas=[batch_of([]).schema], parallelism=2)
