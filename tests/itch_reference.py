@@ -136,8 +136,15 @@ class NaiveBooks:
 
     def __init__(self) -> None:
         self.orders: dict[int, list[int]] = {}
+        self.levels: dict[tuple[int, int], dict[int, int]] = {}
         self.volume: dict[int, int] = {}
         self.last: dict[int, int] = {}
+
+    def _level(self, locate: int, side: int, price: int, change: int) -> None:
+        levels = self.levels.setdefault((locate, side), {})
+        levels[price] = levels.get(price, 0) + change
+        if levels[price] == 0:
+            del levels[price]
 
     def apply(self, row: tuple[Any, ...]) -> tuple[int, ...] | None:
         _, _, locate, _, code, side, order, new, price, size, _, flags = row
@@ -146,6 +153,7 @@ class NaiveBooks:
             if order in self.orders:
                 return None
             self.orders[order] = [locate, side, price, size]
+            self._level(locate, side, price, size)
         elif kind in "ECXDU":
             held = self.orders.get(order)
             if held is None or held[0] != locate:
@@ -154,12 +162,16 @@ class NaiveBooks:
                 if new in self.orders and new != order:
                     return None
                 del self.orders[order]
+                self._level(*held[:3], -held[3])
                 self.orders[new] = [locate, held[1], price, size]
+                self._level(locate, held[1], price, size)
             else:
                 if kind == "E" or (kind == "C" and flags & 1):
                     traded = size
                     price = held[2] if kind == "E" else price
-                held[3] -= held[3] if kind == "D" else min(size, held[3])
+                gone = held[3] if kind == "D" else min(size, held[3])
+                held[3] -= gone
+                self._level(*held[:3], -gone)
                 if held[3] == 0:
                     del self.orders[order]
         elif kind in "PQ":
@@ -169,12 +181,9 @@ class NaiveBooks:
         if traded:
             self.volume[locate] = self.volume.get(locate, 0) + traded
             self.last[locate] = price
-        top = []
+        top: list[int] = []
         for way, best in ((1, max), (-1, min)):
-            levels: dict[int, int] = {}
-            for where, its, at, left in self.orders.values():
-                if where == locate and its == way and left:
-                    levels[at] = levels.get(at, 0) + left
+            levels = self.levels.get((locate, way), {})
             at = best(levels) if levels else 0
             top += [at, levels.get(at, 0)]
         return (*top, traded, self.last.get(locate, 0), self.volume.get(locate, 0))
