@@ -9,14 +9,14 @@ batch leaves, never what is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from ..pipeline.columns import ColumnBlock, event_ns, numpy_layout
+from ..pipeline.columns import event_ns, numpy_layout
 from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
@@ -36,8 +36,8 @@ class Batch(OperatorSpec):
     The size of a row is that of `row_sizes`; a row larger than `max_bytes` is a batch of its own. `max_age_ns` is an
     integer of ns or a text such as ``"40ms"``. The last batch may be shorter. Batches that lie inside one input batch
     are slices; others are copied once, fixed-width columns into one block. StateLimitError if the rows of an open batch
-    are larger than `state_limit` (default: what `rows` rows take at most, at least 64 MiB where a column has no fixed
-    width).
+    are larger than `state_limit` (default: `max_bytes`, or what `rows` rows take, at least 64 MiB where a column has no
+    fixed width).
     """
 
     rows: int
@@ -79,10 +79,10 @@ class Batch(OperatorSpec):
     def state_bound(self, *inputs: pa.Schema) -> int:
         if self.state_limit is not None:
             return self.state_limit
+        if self.max_bytes is not None:
+            return self.max_bytes
         expected = self.rows * row_bytes(inputs[0])
-        if _fixed(inputs[0]):
-            return expected
-        return max(_LEAST_LIMIT, expected if self.max_bytes is None else min(expected, self.max_bytes))
+        return expected if _fixed(inputs[0]) else max(_LEAST_LIMIT, expected)
 
     def passes_row_work(self) -> bool:
         return self.max_bytes is None
@@ -97,7 +97,6 @@ class _Batch(Operator):
         self._gatherer = Gatherer(context)
         self._measured = spec.max_bytes is not None or not _fixed(schema)
         self._row_bytes = 0 if self._measured else row_bytes(schema)
-        self._allocate: Callable[[pa.Schema, int], ColumnBlock] | None = getattr(context, "allocate", None)
         self._watermark = NO_TIME
         self._clear()
 
@@ -165,7 +164,7 @@ class _Batch(Operator):
         for piece in pieces:
             placed.append(Piece(piece, None, slice(start, start + piece.num_rows)))
             start += piece.num_rows
-        return self._gatherer.gather(self._schema, placed, rows, allocate=self._allocate)
+        return self._gatherer.gather(self._schema, placed, rows)
 
     def advance(self, watermark: int, port: int = 0) -> Sequence[pa.RecordBatch]:
         self._watermark = watermark

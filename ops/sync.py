@@ -22,7 +22,8 @@ from ..pipeline.duration import nanoseconds, readable_duration
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema
-from ._rows import Gatherer, Ints, PendingRows, RowStore, TimeIndex
+from ._pending import PendingRows, TimeIndex
+from ._rows import Gatherer, Ints, RowStore
 
 __all__ = ["Sync", "right_names"]
 

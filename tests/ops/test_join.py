@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_harness import (
     assert_boundaries_do_not_matter,
@@ -59,6 +59,7 @@ def sides(draw: st.DrawFn) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     return made[0], made[1]
 
 
+@settings(deadline=None)
 @given(
     sides(),
     st.sampled_from([(), ("symbol",), ("venue",), ("symbol", "venue")]),

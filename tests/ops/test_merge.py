@@ -48,7 +48,7 @@ def sorted_by_hand(*ports: pa.RecordBatch) -> pa.Table:
 
 
 @pytest.mark.parametrize("run_bytes", [0, 64 << 10], ids=["as slices", "copied together"])
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(a=event_times(most=25), b=event_times(most=25), c=event_times(most=8), data=st.data())
 def test_rows_are_sorted_by_time_port_and_arrival(
     run_bytes: int, a: list[int], b: list[int], c: list[int], data: st.DataObject

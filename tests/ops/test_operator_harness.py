@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_harness import (
     assert_boundaries_do_not_matter,
@@ -78,6 +78,7 @@ def test_a_true_operator_passes_and_its_rows_come_out() -> None:
     assert result.watermarks == [30, 50, (1 << 63) - 1]
 
 
+@settings(deadline=None)
 @given(event_times(), st.data())
 def test_boundaries_do_not_matter_to_a_true_operator(times: list[int], data: st.DataObject) -> None:
     assert_boundaries_do_not_matter(Running(), events(times), data=data)

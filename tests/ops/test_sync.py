@@ -60,6 +60,7 @@ def check(left: pa.RecordBatch, right: pa.RecordBatch, tolerance: int, result: R
     assert result.dropped == {why: count for why, count in expected.items() if count}
 
 
+@settings(deadline=None)
 @given(event_times(), event_times(), st.integers(0, 40), st.data())
 def test_partners_are_those_of_the_definition(
     left: list[int], right: list[int], tolerance: int, data: st.DataObject
@@ -70,7 +71,7 @@ def test_partners_are_those_of_the_definition(
         check(a, b, tolerance, assert_boundaries_do_not_matter(Sync(tolerance), a, b, data=data))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-(1 << 63) + 1, (1 << 63) - 2), max_size=8), st.integers(0, 1 << 64), st.data())
 def test_times_at_the_ends_of_the_range_do_not_overflow(times: list[int], tolerance: int, data: st.DataObject) -> None:
     split = data.draw(st.integers(0, len(times)))

@@ -6,7 +6,7 @@ import pickle
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_harness import (
     assert_boundaries_do_not_matter,
@@ -33,6 +33,7 @@ def by_hand(times: list[int], lateness: int) -> tuple[list[int], list[int]]:
     return kept, late
 
 
+@settings(deadline=None)
 @given(event_times(disorder=30) | st.lists(anywhere, max_size=20), st.integers(0, 25) | st.integers(0, 1 << 65))
 def test_late_rows_are_those_of_the_definition(times: list[int], lateness: int) -> None:
     result = run_operator(Watermark(lateness), events(times), sizes=3, **GATE)
@@ -42,6 +43,7 @@ def test_late_rows_are_those_of_the_definition(times: list[int], lateness: int) 
     assert result.metrics.late_rows == len(late)
 
 
+@settings(deadline=None)
 @given(event_times(disorder=30), st.integers(0, 25), st.data())
 def test_boundaries_do_not_matter(times: list[int], lateness: int, data: st.DataObject) -> None:
     batch = events(times, name=[f"n{t % 5}" for t in times])
