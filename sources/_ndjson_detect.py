@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def is_gzip(path: Path) -> bool:
 def is_ndjson(head: bytes) -> bool:
     """Whether `head`, the first bytes of a file (plain or gzip), holds JSON objects one a line.
 
-    Lines may be broken: one line that begins with ``{`` and ends with ``}`` is enough, or a first line that begins with
+    Lines may be broken: one line that is a JSON object is enough, or a first line that begins with
     ``{"`` and is longer than `head`.
     """
     if head.startswith(GZIP):
@@ -33,14 +34,17 @@ def is_ndjson(head: bytes) -> bool:
         except zlib.error:
             return False
     head = head.removeprefix(BOM)
-    if b"\0" in head[:64]:
-        return False
     lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
-    if any(line.startswith(b"{") and line.endswith(b"}") and line != b"{}" for line in lines):
-        return True
-    if lines == [b"{}"] or (lines and set(lines) == {b"{}"}):
+    if any(line.startswith(b"{") and line.endswith(b"}") and _is_object(line) for line in lines):
         return True
     return len(lines) == 1 and lines[0][:1] == b"{" and lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def check_head(head: bytes, path: Path) -> None:

@@ -155,7 +155,9 @@ class LineReader(SourceReader):
 
     def blocks(self) -> Iterator[Block]:
         """Frame the file; see `SourceReader.blocks`. Raises FormatError for an empty file or one of another format."""
-        carry, ended, fresh, found, want = b"", False, self._whole, False, self._block_bytes
+        if self._whole:
+            check_head(self._head(), self._path)
+        carry, ended, fresh, found, want = b"", False, self._offset == 0, False, self._block_bytes
         while carry or not ended:
             size = len(carry) if ended else max(want, len(carry))
             lease = self._pool.take(size + PADDING)
@@ -163,9 +165,11 @@ class LineReader(SourceReader):
             data[: len(carry)] = np.frombuffer(carry, np.uint8)
             have = len(carry) + self._bytes.read_into(memoryview(data)[len(carry) : size])  # type: ignore[arg-type]
             ended = ended or have < size
-            if fresh:
-                fresh = False
-                have = self._begin(data, have)
+            if fresh and have >= 3 and data[:3].tobytes() == BOM:
+                data[: have - 3] = data[3:have].copy()
+                self._offset += 3
+                have -= 3
+            fresh = False
             cut = have if ended else _after_last_newline(data, have)
             if cut == 0 and have <= self._max_line:
                 carry, want = data[:have].tobytes(), min(2 * have, self._max_line + self._block_bytes)
@@ -195,14 +199,13 @@ class LineReader(SourceReader):
         elif self._whole and not found:
             raise FormatError(f"{self._path} is empty: it holds no line of JSON")
 
-    def _begin(self, data: npt.NDArray[np.uint8], have: int) -> int:
-        """Check that the text is of this format and take a byte order mark away; the bytes that remain."""
-        check_head(data[: min(have, HEAD_BYTES)].tobytes(), self._path)
-        if data[:3].tobytes() == BOM and have >= 3:
-            data[: have - 3] = data[3:have].copy()
-            self._offset += 3
-            have -= 3
-        return have
+    def _head(self) -> bytes:
+        view = memoryview(bytearray(HEAD_BYTES))
+        head = _GzipBytes(self._path, 0) if isinstance(self._bytes, _GzipBytes) else _PlainBytes(self._path, 0, None)
+        try:
+            return bytes(view[: head.read_into(view)])
+        finally:
+            head.close()
 
     def _skip_line(self, text: bytes, ended: bool) -> tuple[Block, bytes, bool]:
         """Step over a line that is too long: its block, what was read behind it, and whether the file has ended."""

@@ -450,6 +450,18 @@ def test_more_values_than_an_index_can_name_go_into_further_batches(tmp_path: Pa
     assert np.concatenate([batch["seq"].to_numpy() for batch in batches]).tolist() == list(range(70_000))
 
 
+def test_splits_of_a_file_with_a_byte_order_mark_are_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "bom.ndjson"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(b'{"t":%d}\n\n' % n for n in range(500)) + b'{"t":500}')
+    spec = Ndjson(path, columns={}, time="t", block_bytes=128)
+    splits = spec.splits(4)
+    assert [split.count for split in splits] == [4] * 4
+    read_all = [read(spec, split=split) for split in splits]
+    assert not any(bad for _, bad in read_all)
+    rows = [row for table, _ in read_all for row in plain(table)]
+    assert [row["seq"] for row in rows] == [row["ts_event"] for row in rows] == list(range(501))
+
+
 def test_dots_in_keys_can_be_escaped(tmp_path: Path) -> None:
     path = write(tmp_path / "dot.ndjson", [b'{"t":1,"a.b":{"c":4},"a":{"b":5}}'])
     table, _ = read(Ndjson(path, columns={"v": "a\\.b.c:int8", "w": "a.b:int8"}, time="t"))
