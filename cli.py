@@ -209,7 +209,7 @@ def _quarantine(arguments: argparse.Namespace) -> int:
     print(
         f"step       {chosen.step}\nplace      {chosen.place}\noperation  {chosen.operation}\nerror      {chosen.error}"
     )
-    data = chosen.data
+    data = chosen.data()
     for start in range(0, min(len(data), 512), 16):
         piece = data[start : start + 16]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in piece)

@@ -14,7 +14,7 @@ FEATURES = ("mid", "spread", "microprice", "imbalance", "bid_sz", "ask_sz", "tra
 
 def pipeline(recording: Path, results: Path, every: int = 256) -> Flow:
     """For every `every`-th change of a symbol's book: how likely its mid price goes down, stays, or goes up next."""
-    books = read(sources.Itch(recording, date="2019-01-30"), name="ticks").apply(ops.BookFeatures(two_sided=True))
+    books = read(sources.Itch(recording), name="ticks").apply(ops.BookFeatures(two_sided=True))
     return (
         books.map(ops.RollingSequence(columns=FEATURES, length=64, every=every, key="symbol"))
         .batch(64)

@@ -23,7 +23,7 @@ __all__ = ["DOMAINS", "record", "run_demo"]
 #: Pipeline of each domain, and the file name of its recording.
 DOMAINS: Mapping[str, tuple[Callable[[Path, Path], Flow], str]] = {
     "drive": (drive.pipeline, "drive.mcap"),
-    "market": (market.pipeline, "market.itch"),
+    "market": (market.pipeline, "01302019.NASDAQ_ITCH50"),
     "game": (game.pipeline, "game.ndjson"),
 }
 

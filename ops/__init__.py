@@ -8,6 +8,7 @@ from .image import DecodeImage
 from .join import JoinAsof
 from .merge import Merge
 from .radar import PadRadar, RasterRadar
+from .sequence import RollingSequence
 from .sync import Sync
 from .watermark import Watermark
 from .window import Session, Sliding, Tumbling, Window
@@ -20,6 +21,7 @@ __all__ = [
     "Merge",
     "PadRadar",
     "RasterRadar",
+    "RollingSequence",
     "Session",
     "Sliding",
     "Sync",

@@ -86,7 +86,7 @@ def test_a_flow_survives_pickling() -> None:
 
 def test_a_plan_over_budget_is_refused_naming_the_step() -> None:
     flow = source(TABLE, 10).sync(source(TABLE, 10), tolerance="1s", name="pairing").write(sinks.Null())
-    with pytest.raises(PlanError, match="'pairing'.*64 MiB"):
+    with pytest.raises(PlanError, match=r"'pairing'.*64 MiB"):
         flow.run(memory="40MiB")
 
 

@@ -106,7 +106,7 @@ def test_on_error_raise_stops_at_the_first_bad_row_and_names_the_step(runner: st
     stream = source(recording(4, 600), 50).map(
         fails_on_seven, inputs=["size"], outputs={"size": pa.int64()}, name="sevens"
     )
-    with pytest.raises(DecodeError, match="step 'sevens'.*a multiple of seven"):
+    with pytest.raises(DecodeError, match=r"step 'sevens'.*a multiple of seven"):
         stream.write(sinks.Null()).run(runner=runner, on_error="raise")
 
 
