@@ -48,7 +48,7 @@ def recorded_frames(file: Path) -> list[bytes]:
 
 
 def generated_frames(count: int, height: int = 900, width: int = 1600) -> list[bytes]:
-    """Road-like frames: gradients, moving boxes and sensor noise, JPEG quality 90, 4:2:0."""
+    """Road-like frames: gradients, boxes and sensor noise, JPEG quality 90, 4:2:0, about as large as a camera writes."""
     import simplejpeg
 
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -56,7 +56,7 @@ def generated_frames(count: int, height: int = 900, width: int = 1600) -> list[b
     frames = []
     for index in range(count):
         rng = np.random.default_rng(index)
-        image = base + rng.normal(0, 6, (height, width, 1)).astype(np.float32)
+        image = base + rng.normal(0, 2, (height, width, 1)).astype(np.float32)
         for _ in range(12):
             top, left = rng.integers(0, height - 120), rng.integers(0, width - 200)
             image[top : top + 100, left : left + 180] += rng.uniform(-80, 80, 3).astype(np.float32)
@@ -165,7 +165,9 @@ def main() -> None:
         inputs = {"recorded drive": recorded_frames(recording)[:96], **inputs}
     results = {name: measure(frames, target=given.target, repeats=given.repeats) for name, frames in inputs.items()}
     for name, result in results.items():
-        print(table(f"\n{name} to {given.target}x{given.target} float32, {len(inputs[name])} frames", result))
+        size = sum(map(len, inputs[name])) // len(inputs[name]) // 1000
+        title = f"\n{name} to {given.target}x{given.target} float32, {len(inputs[name])} frames of {size} kB"
+        print(table(title, result))
     if given.json:
         given.json.write_text(json.dumps(results, indent=2))
 
