@@ -35,7 +35,7 @@ from ._mcap_format import (
     records_in,
 )
 
-__all__ = ["BROKEN", "CHUNKED", "LOOSE", "Catalog", "Piece", "check_magic", "read_summary"]
+__all__ = ["BROKEN", "CHUNKED", "LOOSE", "Catalog", "Piece", "check_magic", "indexed_count", "read_summary", "remains"]
 
 #: Kinds of piece: one chunk; a run of records outside chunks; bytes that cannot be read.
 CHUNKED, LOOSE, BROKEN = "chunk", "loose", "broken"
@@ -211,12 +211,16 @@ def indexed_count(file: RecordFile, place: int, channel: int) -> int:
     return entries // 16
 
 
-def chunk_hints(file: RecordFile) -> list[int]:
-    """Where chunks begin according to what can be read of the summary, ascending; empty if nothing can."""
+def remains(file: RecordFile) -> tuple[list[int], Mapping[int, int]]:
+    """Where chunks begin and how many messages each channel has, as far as the summary can be read."""
     try:
         _, _, data_start = check_magic(file)
         body, end = _summary_bytes(file, data_start)
-        chunks = _parse_summary(body)[2]
-        return [piece.offset for piece in _pieces(file, chunks, data_start, end)]
+        _, _, chunks, statistics = _parse_summary(body)
     except FormatError:
-        return []
+        return [], {}
+    counts = statistics.counts if statistics else {}
+    try:
+        return [piece.offset for piece in _pieces(file, chunks, data_start, end)], counts
+    except FormatError:
+        return [], counts

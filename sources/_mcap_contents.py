@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..pipeline.errors import FormatError
-from ._mcap_catalog import BROKEN, Catalog, Piece, chunk_hints, indexed_count, read_summary
+from ._mcap_catalog import BROKEN, Catalog, Piece, indexed_count, read_summary, remains
 from ._mcap_chunk import RecordFile
 from ._mcap_format import Channel, MessageType
 
@@ -57,7 +57,7 @@ def _catalog(path: str, limit: int, walk: bool, stamp: tuple[int, ...]) -> Catal
         if found is None:
             from ._mcap_survey import survey
 
-            found = survey(file, limit, chunk_hints(file))
+            found = survey(file, limit, *remains(file))
         return found
 
 

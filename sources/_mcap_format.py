@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ..pipeline.errors import FormatError
 
 __all__ = [
+    "ATTACHMENT",
+    "ATTACHMENT_INDEX",
     "CHANNEL",
     "CHUNK",
     "CHUNK_INDEX",
@@ -24,9 +26,12 @@ __all__ = [
     "MESSAGE",
     "MESSAGE_HEAD",
     "MESSAGE_INDEX",
+    "METADATA",
+    "METADATA_INDEX",
     "RECORD_HEAD",
     "SCHEMA",
     "STATISTICS",
+    "SUMMARY_OFFSET",
     "Channel",
     "ChunkHead",
     "ChunkIndex",
@@ -39,7 +44,7 @@ __all__ = [
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
-STATISTICS, DATA_END = 11, 15
+ATTACHMENT, ATTACHMENT_INDEX, STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = range(9, 16)
 
 #: ``u8 opcode, u64 length`` in front of every record.
 RECORD_HEAD = 9

@@ -7,7 +7,7 @@ next chunk begins; then only the bytes up to there are.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,21 @@ from ..pipeline.memory import BufferPool
 from ._mcap_catalog import BROKEN, CHUNKED, LOOSE, Catalog, Piece, check_magic
 from ._mcap_chunk import RecordFile, chunk_head, unpack
 from ._mcap_format import (
+    ATTACHMENT,
+    ATTACHMENT_INDEX,
     CHANNEL,
     CHUNK,
     CHUNK_INDEX,
     DATA_END,
     FOOTER,
     MESSAGE,
+    MESSAGE_INDEX,
+    METADATA,
+    METADATA_INDEX,
     RECORD_HEAD,
     SCHEMA,
     STATISTICS,
+    SUMMARY_OFFSET,
     Channel,
     MessageType,
 )
@@ -40,14 +46,24 @@ _LOOSE_BYTES = 4 << 20
 #: Definitions longer than this are not read.
 _DEFINITION_LIMIT = 16 << 20
 #: What may follow DataEnd.
-_BEHIND_DATA = {FOOTER, SCHEMA, CHANNEL, CHUNK_INDEX, 10, STATISTICS, 13, 14}
+_BEHIND_DATA = {FOOTER, SCHEMA, CHANNEL, CHUNK_INDEX, ATTACHMENT_INDEX, STATISTICS, METADATA_INDEX, SUMMARY_OFFSET}
+#: What may stand in the data section besides chunks and what is in them.
+_AMONG_DATA = {MESSAGE_INDEX, ATTACHMENT, METADATA}
+#: Opcodes from here on are for private use and skipped, as the specification asks.
+_PRIVATE = 0x80
 
 
-def survey(file: RecordFile, limit: int, hints: Sequence[int] = ()) -> Catalog:
-    """Walk `file`. `limit` bounds what one chunk may unpack to; `hints` are offsets where chunks begin, ascending."""
+def survey(
+    file: RecordFile, limit: int, hints: Sequence[int] = (), expected: Mapping[int, int] | None = None
+) -> Catalog:
+    """Walk `file`. `limit` bounds what one chunk may unpack to.
+
+    `hints` are offsets where chunks begin, ascending, and `expected` the messages by channel, where a summary tells.
+    """
     walk = _Walk(file, limit, sorted(hints))
     profile, library, start = check_magic(file)
     walk.run(start)
+    walk.compare(expected or {})
     problem = next((piece.error for piece in walk.pieces if piece.error), "")
     known = walk.times[0] <= walk.times[1]
     return Catalog(
@@ -69,6 +85,7 @@ def survey(file: RecordFile, limit: int, hints: Sequence[int] = ()) -> Catalog:
 class _Walk:
     def __init__(self, file: RecordFile, limit: int, hints: Sequence[int]) -> None:
         self.file, self.limit, self.hints = file, limit, hints
+        self._hinted = frozenset(hints)
         self.pool = BufferPool(keep=64 << 20)
         self.types: dict[int, MessageType] = {}
         self.channels: dict[int, Channel] = {}
@@ -86,6 +103,13 @@ class _Walk:
             pos = self._window(pos)
         self._end_run()
 
+    def compare(self, expected: Mapping[int, int]) -> None:
+        """Tell of messages that the statistics count and the walk did not find, if nothing told of them yet."""
+        missing = sum(max(0, count - int(self.counts[channel])) for channel, count in expected.items())
+        if missing and not any(piece.error for piece in self.pieces):
+            error = f"{missing} messages fewer than the file's statistics count: a record head must be damaged"
+            self.pieces.append(Piece(BROKEN, self.file.size, 0, error=error))
+
     def _window(self, pos: int) -> int:
         """Visit the records of the next window; return where to go on, or -1 at the end of the file."""
         file = self.file
@@ -97,8 +121,6 @@ class _Walk:
         offsets, lengths = self._offsets[:count].copy(), self._lengths[:count].copy()
         ops = data[offsets]
         plain = ((ops == MESSAGE) | (ops == SCHEMA) | (ops == CHANNEL)) & (lengths >= 0) & (lengths <= self.limit)
-        for i in np.flatnonzero(plain & (ops != MESSAGE)):
-            self._define(int(ops[i]), pos + int(offsets[i]), int(lengths[i]))
         first = 0
         for i in [*np.flatnonzero(~plain).tolist(), count]:
             if i > first:
@@ -124,11 +146,17 @@ class _Walk:
                 self.complete = True
                 return -1
             return self._broken(offset, f"an end-of-data record at byte {offset} with data behind it")
-        if op in (DATA_END, FOOTER):
+        if op in (DATA_END, FOOTER) or offset in self._hinted:
             return self._broken(offset, f"a misplaced record (opcode {op}) at byte {offset}")
+        error = ""
         if op in (MESSAGE, SCHEMA, CHANNEL):
-            self._end_run()
             error = f"a record of {length} bytes is more than max_chunk_bytes={self.limit}"
+        elif op not in _AMONG_DATA and op < _PRIVATE:
+            error = f"a record that has no place among data (opcode {op}) at byte {offset}"
+        elif op == MESSAGE_INDEX and int.from_bytes(self.file.read(offset + 11, 4), "little") != length - 6:
+            error = f"the two lengths of the message index at byte {offset} do not agree"
+        if error:
+            self._end_run()
             self.pieces.append(Piece(BROKEN, offset, size, error=error))
         return None
 
@@ -167,6 +195,8 @@ class _Walk:
     ) -> None:
         start, end = base + int(offsets[0]), base + int(offsets[-1] + lengths[-1]) + RECORD_HEAD
         self._run = (start if self._run is None else self._run[0], end)
+        for i in np.flatnonzero(ops != MESSAGE).tolist():
+            self._define(int(ops[i]), base + int(offsets[i]), int(lengths[i]))
         messages = offsets[ops == MESSAGE]
         channels = data[messages + 9].astype(np.int64) | (data[messages + 10].astype(np.int64) << 8)
         counts = np.bincount(channels, minlength=1 << 16)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 from mcap_files import CAN_TOPIC, SHAPES, TEXT_TOPIC, plain_rows, read, write_file
@@ -180,6 +180,7 @@ def chunked(tmp_path_factory: pytest.TempPathFactory) -> McapTopic:
     return Mcap(path).topic(CAN_TOPIC)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_blocks_decoded_in_any_order_give_the_serial_rows(chunked: McapTopic, data: st.DataObject) -> None:
     serial = read(chunked)
@@ -208,6 +209,7 @@ def test_reading_on_from_every_position_gives_the_tail(shape: str, tmp_path: Pat
         assert read(spec, position=position).rows == [row for row in whole.rows if row["seq"] >= position["seq"]]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40))
 def test_splits_in_order_are_the_whole(chunked: McapTopic, wanted: int) -> None:
     splits = chunked.splits(wanted)
