@@ -16,7 +16,7 @@ _ID, _AT, _SIZE, _BUY = 0, 1, 2, 3
 
 
 @kernel
-def _put(out: Any, at: int, value: int, size: int) -> int:
+def _put(out: Any, at: Any, value: Any, size: Any) -> Any:
     """Write `value` big-endian into `size` bytes; returns where the next field begins."""
     for i in range(size):
         out[at + size - 1 - i] = (value >> (8 * i)) & 255
@@ -24,7 +24,7 @@ def _put(out: Any, at: int, value: int, size: int) -> int:
 
 
 @kernel
-def _head(out: Any, at: int, prefix: int, kind: int, locate: int, time: int) -> int:
+def _head(out: Any, at: Any, prefix: Any, kind: Any, locate: Any, time: Any) -> Any:
     at = _put(out, at, prefix, 2)
     at = _put(out, at, kind, 1)
     at = _put(out, at, locate, 2)
@@ -33,7 +33,7 @@ def _head(out: Any, at: int, prefix: int, kind: int, locate: int, time: int) -> 
 
 
 @kernel
-def _name(out: Any, at: int, index: int) -> int:
+def _name(out: Any, at: Any, index: Any) -> Any:
     out[at] = 80
     out[at + 1] = 65 + index // 676 % 26
     out[at + 2] = 65 + index // 26 % 26
@@ -44,7 +44,7 @@ def _name(out: Any, at: int, index: int) -> int:
 
 
 @kernel
-def _best(orders: Any, count: int, buy: int) -> int:
+def _best(orders: Any, count: Any, buy: Any) -> Any:
     """The order first in price and time on a side, or -1."""
     found = -1
     for i in range(count):
@@ -62,7 +62,7 @@ def _best(orders: Any, count: int, buy: int) -> int:
 
 
 @kernel
-def _quote(orders: Any, count: int, buy: int, middle: int, away: int) -> int:
+def _quote(orders: Any, count: Any, buy: Any, middle: Any, away: Any) -> Any:
     """A price on the `buy` side, `away` ticks from `middle`, that does not meet the other side."""
     other = _best(orders, count, 1 - buy)
     price = middle - away * _TICK if buy else middle + away * _TICK
@@ -74,19 +74,19 @@ def _quote(orders: Any, count: int, buy: int, middle: int, away: int) -> int:
 @kernel
 def trade(
     out: Any,
-    part: int,
-    first: int,
-    total: int,
-    begin: int,
-    end: int,
-    left: int,
+    part: Any,
+    first: Any,
+    total: Any,
+    begin: Any,
+    end: Any,
+    left: Any,
     random: Any,
-    prefixed: bool,
+    prefixed: Any,
     books: Any,
     orders: Any,
     counters: Any,
     tallies: Any,
-) -> int:
+) -> Any:
     """Write messages `first` to ``first + part`` of the `total` between `begin` and `end`; returns the bytes written.
 
     `left` messages remain in the day, counted from `first`: no more orders are alive than can still be deleted.
@@ -102,10 +102,10 @@ def trade(
         three = np.int64(random[4 * number + 2] >> np.uint64(1))
         four = np.int64(random[4 * number + 3] >> np.uint64(1))
         time = begin + (first + number) * gap + one % max(1, gap)
-        symbol = min((one >> 20) % symbols, (one >> 40) % symbols)
+        symbol: Any = min((one >> 20) % symbols, (one >> 40) % symbols)
         remaining = left - number
         live = counters[2]
-        act = two % 1000
+        act: Any = two % 1000
         if live >= remaining:
             act = 999
             while books[symbol, _LIVE] == 0:
@@ -130,7 +130,7 @@ def trade(
         locate = symbol + 1
         if act < 460:  # A, F
             named = act < 30
-            size = 100 * (1 + four % 20)
+            size: Any = 100 * (1 + four % 20)
             price = _quote(own, count, buy, book[_PRICE], away)
             own[count, _ID] = counters[0]
             own[count, _AT] = price

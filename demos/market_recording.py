@@ -136,7 +136,7 @@ class _Day:
                 out, part, first, count, begin, end, left, random, self._prefixed, self._books, self._orders,
                 self._next, self._tallies,
             )  # fmt: skip
-            self._bytes += file.write(memoryview(out)[:size])
+            self._bytes += file.write(out[:size].data)
 
     def _cross(self, file: BinaryIO | gzip.GzipFile, minute: int, names: list[bytes], kind: bytes) -> None:
         shares = self._random.random_raw(self._symbols) % np.uint64(500)

@@ -31,12 +31,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @kernel
-def _home(order_id: int, bits: int) -> int:
+def _home(order_id: Any, bits: Any) -> Any:
     return np.int64((np.uint64(order_id) * _GOLDEN) >> np.uint64(64 - bits))
 
 
 @kernel
-def _find(orders: Any, bits: int, order_id: int) -> int:
+def _find(orders: Any, bits: Any, order_id: Any) -> Any:
     """The slot of an order, or of the first empty one where it would go."""
     mask = len(orders) - 1
     slot = _home(order_id, bits)
@@ -46,7 +46,7 @@ def _find(orders: Any, bits: int, order_id: int) -> int:
 
 
 @kernel
-def _remove(orders: Any, bits: int, slot: int) -> None:
+def _remove(orders: Any, bits: Any, slot: Any) -> None:
     mask = len(orders) - 1
     hole = slot
     there = (slot + 1) & mask
@@ -61,13 +61,13 @@ def _remove(orders: Any, bits: int, slot: int) -> None:
 
 
 @kernel
-def _has_room(sides: Any, levels: Any, side: int, top: int) -> bool:
+def _has_room(sides: Any, levels: Any, side: Any, top: Any) -> Any:
     book = sides[side]
     return book[_COUNT] < book[_ROOM] or top + max(8, 2 * book[_ROOM]) <= len(levels)
 
 
 @kernel
-def _change(sides: Any, levels: Any, side: int, key: int, shares: int, state: Any) -> None:
+def _change(sides: Any, levels: Any, side: Any, key: Any, shares: Any, state: Any) -> None:
     """Add `shares` (negative to take away) at a level; `_has_room` must hold when adding. `state[1]` is the arena's top."""
     if shares == 0:
         return
@@ -119,7 +119,7 @@ def _change(sides: Any, levels: Any, side: int, key: int, shares: int, state: An
 
 @kernel
 def apply(
-    first: int,
+    first: Any,
     ts_event: Any,
     ts_recv: Any,
     seq: Any,
@@ -138,8 +138,8 @@ def apply(
     trades: Any,
     state: Any,
     drops: Any,
-    both: bool,
-    row: int,
+    both: Any,
+    row: Any,
     out_event: Any,
     out_recv: Any,
     out_seq: Any,
@@ -155,7 +155,7 @@ def apply(
     trade_sz: Any,
     last_px: Any,
     volume: Any,
-) -> tuple[int, int, int]:
+) -> Any:
     """Apply messages from `first` on and write a feature row for each from `row` on.
 
     `state` is (live orders, top of the arena), `trades` (shares traded, last price) per locate. Returns (why it stopped,
@@ -308,7 +308,7 @@ def compact(sides: Any, levels: Any, into: Any, state: Any) -> None:
 
 
 @kernel
-def load(first: int, saved: Any, orders: Any, sides: Any, levels: Any, state: Any) -> int:
+def load(first: Any, saved: Any, orders: Any, sides: Any, levels: Any, state: Any) -> Any:
     """Put saved orders back, from `first` on; returns the order to go on with once the arena is larger."""
     bits = 0
     while (1 << bits) < len(orders):

@@ -19,23 +19,23 @@ def mark(indices: Any, used: Any) -> None:
 
 
 @kernel
-def _wrap(place: int, length: int) -> int:
+def _wrap(place: Any, length: Any) -> Any:
     return place - length if place >= length else place
 
 
 @kernel
 def roll(
-    first: int,
+    first: Any,
     keys: Any,
     values: Any,
     rings: Any,
     seen: Any,
-    every: int,
-    standardize: bool,
+    every: Any,
+    standardize: Any,
     windows: Any,
     rows: Any,
     dropped: Any,
-) -> tuple[int, int]:
+) -> Any:
     """Take rows from `first` on until `windows` is full; returns (row to go on with, windows made).
 
     `keys` are slots of `rings` (key, length, column) and `seen` (rows so far); `values` is (column, row). `rows` gets the

@@ -125,7 +125,7 @@ class _Books(Operator):
     def __init__(self, spec: BookFeatures, context: Context, schema: pa.Schema) -> None:
         from . import _book_kernels
 
-        self._kernels = _book_kernels
+        self._kernels: Any = _book_kernels
         self._context, self._schema = context, schema
         self._both, self._most = spec.two_sided, spec.max_orders
         self._empty()
@@ -141,9 +141,9 @@ class _Books(Operator):
         rows = batch.num_rows
         if rows == 0:
             return ()
-        inputs = [as_numpy(batch.column(name)) for name in _INPUTS]
+        inputs: Any = [as_numpy(batch.column(name)) for name in _INPUTS]
         block = ColumnBlock(self._context.pool, self._schema, rows)
-        outputs = [block[name] for name in self._schema.names]
+        outputs: Any = [block[name] for name in self._schema.names]
         drops = np.zeros(self._kernels.DROPS, np.int64)
         at = written = 0
         while True:
@@ -176,7 +176,8 @@ class _Books(Operator):
             self._context.drop(reason, count)
         if not written:
             return ()
-        return (block.batch(written, dictionaries={"symbol": batch.column("symbol").dictionary}),)
+        symbols: Any = batch.column("symbol")
+        return (block.batch(written, dictionaries={"symbol": symbols.dictionary}),)
 
     def _grow_orders(self) -> None:
         larger = np.zeros((2 * len(self._orders), 4), np.int64)

@@ -83,7 +83,8 @@ class RollingSequence(OperatorSpec):
         tensor = tensor_type(pa.float32(), (self.length, len(self.columns)))
         key = schema.field(self.key)
         fields = [*EVENT_FIELDS, key, pa.field(self.output, tensor, nullable=False)]
-        return pa.schema(fields, metadata=schema.metadata)
+        metadata: Any = schema.metadata
+        return pa.schema(fields, metadata=metadata)
 
     def open(self, context: Context, *inputs: pa.Schema) -> Operator:
         return _Sequences(self, context, self.output_schema(*inputs))
@@ -101,7 +102,7 @@ class _Sequences(Operator):
         self._slots: dict[Any, int] = {}
         self._rings: npt.NDArray[np.float64] = np.zeros((0, spec.length, len(spec.columns)))
         self._seen: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._dictionary: pa.Array | None = None
+        self._dictionary: Any = None
         self._known: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._at_once = max(1, _BATCH // (4 * spec.length * len(spec.columns) + 32))
 
@@ -109,7 +110,7 @@ class _Sequences(Operator):
         if batch.num_rows == 0:
             return ()
         spec = self._spec
-        key = batch.column(spec.key)
+        key: Any = batch.column(spec.key)
         if key.null_count:
             raise ValueError(f"RollingSequence: key {spec.key!r} has {key.null_count} nulls; filter them out first")
         slots = self._dictionary_slots(key) if pa.types.is_dictionary(key.type) else self._integer_slots(key)
@@ -142,13 +143,13 @@ class _Sequences(Operator):
         return batches
 
     def _emit(self, batch: pa.RecordBatch, block: ColumnBlock, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
-        key = batch.column(self._spec.key)
+        key: Any = batch.column(self._spec.key)
         for name in (*(field.name for field in EVENT_FIELDS), self._spec.key):
             np.take(as_numpy(batch.column(name)), rows, out=block[name][: len(rows)])
         named = {self._spec.key: key.dictionary} if pa.types.is_dictionary(key.type) else None
         return block.batch(len(rows), dictionaries=named)
 
-    def _dictionary_slots(self, key: pa.DictionaryArray) -> npt.NDArray[np.int64]:
+    def _dictionary_slots(self, key: Any) -> npt.NDArray[np.int64]:
         indices = as_numpy(key)
         if self._dictionary is None or not _same_memory(self._dictionary, key.dictionary):
             self._dictionary = key.dictionary
@@ -160,13 +161,15 @@ class _Sequences(Operator):
             values = self._dictionary.take(pa.array(fresh)).to_pylist()
             self._known[fresh] = [self._slot(value) for value in values]
             self._make_room()
-        return self._known[indices]
+        slots: npt.NDArray[np.int64] = self._known[indices]
+        return slots
 
-    def _integer_slots(self, key: pa.Array) -> npt.NDArray[np.int64]:
+    def _integer_slots(self, key: Any) -> npt.NDArray[np.int64]:
         values, places = np.unique(as_numpy(key), return_inverse=True)
         slots = np.array([self._slot(value) for value in values.tolist()], np.int64)
         self._make_room()
-        return slots[places]
+        found: npt.NDArray[np.int64] = slots[places]
+        return found
 
     def _slot(self, value: Any) -> int:
         slot = self._slots.get(value)
@@ -199,7 +202,7 @@ class _Sequences(Operator):
         self._dictionary = None
 
 
-def _numbers(column: pa.Array) -> npt.NDArray[Any]:
+def _numbers(column: Any) -> npt.NDArray[Any]:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
     if column.null_count:
@@ -207,7 +210,7 @@ def _numbers(column: pa.Array) -> npt.NDArray[Any]:
     return as_numpy(column)
 
 
-def _same_memory(left: pa.Array, right: pa.Array) -> bool:
+def _same_memory(left: Any, right: Any) -> bool:
     """Whether two arrays are views of the same buffers. Safe because the first is still held."""
     if len(left) != len(right) or left.offset != right.offset or left.type != right.type:
         return False

@@ -36,9 +36,8 @@ _DIRECTORY = 82  # R
 
 def _big_endian(bits: int) -> Any:
     """``load(data, offset)``: an unaligned big-endian unsigned integer, one load and one byte swap."""
-    result = {16: types.uint16, 32: types.uint32, 64: types.uint64}[bits]
+    result: Any = {16: types.uint16, 32: types.uint32, 64: types.uint64}[bits]
 
-    @intrinsic  # type: ignore[untyped-decorator]
     def load(typing: Any, data: Any, offset: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -47,14 +46,14 @@ def _big_endian(bits: int) -> Any:
 
         return result(data, offset), generate
 
-    return load
+    return intrinsic(load)
 
 
 _u16, _u32, _u64 = _big_endian(16), _big_endian(32), _big_endian(64)
 
 
 @kernel
-def _follows(data: Any, at: int, limit: int, at_end: bool, prefixed: bool, lengths: Any, need: int) -> bool:
+def _follows(data: Any, at: Any, limit: Any, at_end: Any, prefixed: Any, lengths: Any, need: Any) -> Any:
     """Whether `need` sound messages follow from `at`, or fewer up to `limit`. Unknown types are stepped over."""
     seen = 0
     steps = 0
@@ -84,7 +83,7 @@ def _follows(data: Any, at: int, limit: int, at_end: bool, prefixed: bool, lengt
 
 
 @kernel
-def _judge(data: Any, at: int, limit: int, at_end: bool, prefixed: bool, lengths: Any) -> tuple[int, int]:
+def _judge(data: Any, at: Any, limit: Any, at_end: Any, prefixed: Any, lengths: Any) -> Any:
     """What to do with an unsound message at `at`: (0: unknown type, or what is wrong; bytes it takes, prefix included)."""
     length = np.int64(_u16(data, at))
     want = lengths[data[at + 2]]
@@ -112,19 +111,19 @@ def _judge(data: Any, at: int, limit: int, at_end: bool, prefixed: bool, lengths
 @kernel
 def frame(
     data: Any,
-    filled: int,
-    until: int,
-    final: bool,
-    prefixed: bool,
+    filled: Any,
+    until: Any,
+    final: Any,
+    prefixed: Any,
     lengths: Any,
     offsets: Any,
     bad: Any,
     names: Any,
     named: Any,
     used: Any,
-    mark: int,
+    mark: Any,
     state: Any,
-) -> int:
+) -> Any:
     """Find messages in ``data[state[POSITION]:filled]`` until `offsets` is full, `until` is reached, or data runs out.
 
     `offsets` gets the start of every message (of its type byte), or the start of the padding for a bad one; `bad` rows of
@@ -222,11 +221,11 @@ def frame(
 def decode(
     data: Any,
     offsets: Any,
-    count: int,
+    count: Any,
     layout: Any,
-    midnight: int,
-    latest: int,
-    first_seq: int,
+    midnight: Any,
+    latest: Any,
+    first_seq: Any,
     ts_event: Any,
     seq: Any,
     locate: Any,
@@ -241,7 +240,7 @@ def decode(
     flags: Any,
     counts: Any,
     bad: Any,
-) -> tuple[int, int]:
+) -> Any:
     """Decode `count` messages into the columns, which need room for one row more. Returns (rows, bad messages).
 
     Every message is written; the row then moves on only if its type belongs to ``market.l3``. `counts` adds up messages
@@ -282,7 +281,7 @@ def decode(
 
 
 @kernel
-def survey(data: Any, offsets: Any, count: int, lengths: Any, counts: Any, times: Any) -> None:
+def survey(data: Any, offsets: Any, count: Any, lengths: Any, counts: Any, times: Any) -> None:
     """Count messages by type and widen `times` (least, greatest ns since midnight) by those of known types."""
     nothing = data.size - PAD
     for number in range(count):

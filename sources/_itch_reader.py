@@ -221,7 +221,9 @@ class ItchReader(SourceReader):
         columns = ColumnBlock(self._pool, self._written, piece.count + 1)
         counts = np.zeros(256, np.int64)
         odd = np.empty(piece.count, np.uint32)
-        rows, wrong = kernels.decode(
+        written: Any = [columns[name] for name in self._written.names]
+        decode: Any = kernels.decode
+        rows, wrong = decode(
             piece.data,
             piece.offsets,
             piece.count,
@@ -229,7 +231,7 @@ class ItchReader(SourceReader):
             self._midnight,
             _LATEST,
             block.first_seq,
-            *(columns[name] for name in self._written.names),
+            *written,
             counts,
             odd,
         )

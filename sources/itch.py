@@ -9,9 +9,9 @@ dictionary until a stock directory message adds to it.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,7 +51,7 @@ class Itch(SourceSpec):
     """
 
     path: str | PathLike[str]
-    date: str | date | None = None
+    date: str | dt.date | None = None
     timezone: str = "America/New_York"
     table: str = "l3"
 
@@ -65,7 +65,7 @@ class Itch(SourceSpec):
         midnight_ns(self.session, self.timezone)
 
     @property
-    def session(self) -> date:
+    def session(self) -> dt.date:
         """The session's date."""
         return session_date(self.date, "")
 
@@ -185,7 +185,7 @@ def inspect_itch(path: str | PathLike[str]) -> dict[str, Any]:
 
 def _iso(ns: int) -> str:
     seconds, rest = divmod(ns, 10**9)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
 
 
 def _examine(path: str | PathLike[str]) -> tuple[bool, bool]:
