@@ -275,9 +275,7 @@ def decode_text(
     return batches, bad
 
 
-def _slow_line(
-    text: Text, layout: Layout, rows: _Rows, state: npt.NDArray[np.int64], bad: list[BadRecord]
-) -> bool:
+def _slow_line(text: Text, layout: Layout, rows: _Rows, state: npt.NDArray[np.int64], bad: list[BadRecord]) -> bool:
     """Decode the line at which the scan stopped and step over it; False if the batch must be closed first."""
     plan, base = layout.plan, address(text.bytes)
     start, stop = int(state[AT]) - base, int(state[LINE_END]) - base

@@ -36,7 +36,9 @@ def describe_file(path: Path) -> dict[str, Any]:
     time, unit = _find_time(seen, first)
     result: dict[str, Any] = {"format": "NDJSON", "compression": "gzip" if is_gzip(path) else "none"}
     if time is not None:
-        spec = Ndjson(path, columns={} if kind is None else {"type": f"{kind}:dict32=(none)"}, time=time, time_unit=unit)
+        spec = Ndjson(
+            path, columns={} if kind is None else {"type": f"{kind}:dict32=(none)"}, time=time, time_unit=unit
+        )
         messages, bad, types, span = type_counts(spec)
     else:
         messages, bad, types, span = sum(block.records for block, _ in _blocks(probe)), None, Counter(), None
@@ -120,7 +122,10 @@ def _find_time(seen: Mapping[str, set[str]], first: Mapping[str, Any]) -> tuple[
             if key.endswith("_ns"):
                 return key, "ns"
             size = abs(value)
-            return key, "ns" if size > 1e17 else "us" if size > 1e14 else "ms" if size > 1e11 else "s" if size > 1e8 else "ms"
+            return (
+                key,
+                "ns" if size > 1e17 else "us" if size > 1e14 else "ms" if size > 1e11 else "s" if size > 1e8 else "ms",
+            )
     return None, "ns"
 
 

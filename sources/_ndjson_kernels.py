@@ -393,9 +393,7 @@ def scan(
                     at, form, _, _, exponent = read_number(at)
                     if form == UNREAD or exponent > 280:
                         break
-                elif byte == 110 and load64(at) & _LOW == _NULL:
-                    at += 4
-                elif byte == 116 and load64(at) & _LOW == _TRUE:
+                elif (byte == 110 and load64(at) & _LOW == _NULL) or (byte == 116 and load64(at) & _LOW == _TRUE):
                     at += 4
                 elif byte == 102 and load64(at) & _LOW == _FALS and load8(at + 4) == 101:
                     at += 5

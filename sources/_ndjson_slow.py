@@ -20,9 +20,7 @@ from ._ndjson_spec import TIME_UNITS, Column
 
 __all__ = ["DEEPEST", "BadLine", "read_line"]
 
-_ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):?(\d\d))?", re.ASCII
-)
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):?(\d\d))?", re.ASCII)
 _EXACT = Context(prec=6000)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

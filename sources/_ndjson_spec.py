@@ -17,7 +17,17 @@ import pyarrow as pa
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import TIMESTAMP
 
-__all__ = ["MOST_COLUMNS", "MOST_KEY_BYTES", "MOST_RECORDS", "PERSONAL_KEYS", "TIME_UNITS", "Column", "check_paths", "parse_columns", "split_path"]
+__all__ = [
+    "MOST_COLUMNS",
+    "MOST_KEY_BYTES",
+    "MOST_RECORDS",
+    "PERSONAL_KEYS",
+    "TIME_UNITS",
+    "Column",
+    "check_paths",
+    "parse_columns",
+    "split_path",
+]
 
 #: Columns one scan can fill, times included: their presence is kept in the bits of one word.
 MOST_COLUMNS = 62
@@ -77,7 +87,11 @@ class Column:
             else False
         )
         if not good:
-            raise GraphError(f"column {self.name!r} has a default that is no {self.type}", expected="one of the column's type; utf8 columns and times have none", got=repr(value))
+            raise GraphError(
+                f"column {self.name!r} has a default that is no {self.type}",
+                expected="one of the column's type; utf8 columns and times have none",
+                got=repr(value),
+            )
 
     @property
     def where(self) -> str:
@@ -157,11 +171,15 @@ def parse_columns(columns: Mapping[str, str]) -> tuple[Column, ...]:
     for name, text in columns.items():
         match = _SPEC.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise GraphError(f"column {name!r} cannot be read", expected="'path:type' or 'path:type=default'", got=repr(text))
+            raise GraphError(
+                f"column {name!r} cannot be read", expected="'path:type' or 'path:type=default'", got=repr(text)
+            )
         try:
             default = None if match["default"] is None else _default(match["type"], match["default"])
         except ValueError as error:
-            raise GraphError(f"column {name!r} has a default that is no {match['type']}", got=match["default"]) from error
+            raise GraphError(
+                f"column {name!r} has a default that is no {match['type']}", got=match["default"]
+            ) from error
         parsed.append(Column(name, split_path(match["path"]), match["type"], default))
     return tuple(parsed)
 

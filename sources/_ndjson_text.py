@@ -232,4 +232,3 @@ def read_iso(at, end):
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     days = era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
     return True, (((days * 24 + hour) * 60 + minute) * 60 + second - offset) * 1_000_000_000 + fraction
-

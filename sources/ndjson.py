@@ -92,7 +92,9 @@ class Ndjson(SourceSpec):
         names = [*EVENT_NAMES, *self.columns, *self.constants, *([self.rest] if self.rest else [])]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise GraphError(f"two columns are called {twice[0]!r}", expected=f"names other than {', '.join(EVENT_NAMES)}")
+            raise GraphError(
+                f"two columns are called {twice[0]!r}", expected=f"names other than {', '.join(EVENT_NAMES)}"
+            )
         check_paths(self._all_columns)
 
     @cached_property

@@ -85,7 +85,9 @@ def test_every_value_of_a_real_recording_agrees_with_json(
     recordings: Callable[[str], Path], name: str, events: int
 ) -> None:
     path = recordings("games/derived_sc2_events") / name
-    spec = game_events(path, columns={"frame": "frame:int32", "ability": "ability_name:dict", "unit": "unit_type_name:utf8"})
+    spec = game_events(
+        path, columns={"frame": "frame:int32", "ability": "ability_name:dict", "unit": "unit_type_name:utf8"}
+    )
     table, bad = read(spec)
     assert not bad
     assert table.num_rows == events
@@ -148,15 +150,19 @@ def test_inspect_counts_a_real_recording_by_event(recordings: Callable[[str], Pa
 # --- any JSON object ----------------------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["", "ab\"c", "\\", "\n\t\x01", "\u2028", "a" * 70, "é" * 20, "😀", "name", "kind"]
+    ["", 'ab"c', "\\", "\n\t\x01", "\u2028", "a" * 70, "é" * 20, "😀", "name", "kind"]
 )
 NUMBERS = (
     st.integers(-200, 200)
     | st.integers(-(1 << 70), 1 << 70)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from([0, -0.0, 1 << 63, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 127, 128, -128, -129, 3.5e38, 1e-320])
+    | st.sampled_from(
+        [0, -0.0, 1 << 63, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, 127, 128, -128, -129, 3.5e38, 1e-320]
+    )
 )
-KEYS = TEXTS | st.sampled_from(["a", "player", "state", "health", "u", "x", "y", "ok", "word", "kind", "t", "name", "chat"])
+KEYS = TEXTS | st.sampled_from(
+    ["a", "player", "state", "health", "u", "x", "y", "ok", "word", "kind", "t", "name", "chat"]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
@@ -170,7 +176,9 @@ FITTING = st.fixed_dictionaries(
         | st.fixed_dictionaries(
             {},
             optional={
-                "state": st.fixed_dictionaries({}, optional={"health": st.integers(-(1 << 63), (1 << 63) - 1), "z": VALUES}),
+                "state": st.fixed_dictionaries(
+                    {}, optional={"health": st.integers(-(1 << 63), (1 << 63) - 1), "z": VALUES}
+                ),
                 "x": NUMBERS,
                 "y": st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
                 "word": TEXTS,
@@ -290,7 +298,9 @@ class Pairs(list):  # type: ignore[type-arg]
 
 
 @QUICK
-@given(st.lists(lines(), min_size=1, max_size=8), st.sampled_from([64, 100, 300, 1 << 20]), st.booleans(), st.booleans())
+@given(
+    st.lists(lines(), min_size=1, max_size=8), st.sampled_from([64, 100, 300, 1 << 20]), st.booleans(), st.booleans()
+)
 def test_any_objects_give_what_json_gives(
     tmp_path: Path, written: list[bytes], block: int, packed: bool, keep: bool
 ) -> None:
@@ -410,7 +420,14 @@ def test_texts_that_are_no_time_are_bad_records(tmp_path: Path, text: str) -> No
 
 
 def test_missing_values_are_null_or_the_default(tmp_path: Path) -> None:
-    columns = {"a": "a:int16=-1", "b": "b:float32=0.5", "c": "c:dict=none", "d": "d:bool=true", "e": "e:dict", "f": "f:utf8"}
+    columns = {
+        "a": "a:int16=-1",
+        "b": "b:float32=0.5",
+        "c": "c:dict=none",
+        "d": "d:bool=true",
+        "e": "e:dict",
+        "f": "f:utf8",
+    }
     path = write(tmp_path / "n.ndjson", [b'{"t":1}', b'{"t":2,"a":null,"b":null,"c":null,"d":null,"e":null,"f":null}'])
     table, bad = read(Ndjson(path, columns=columns, time="t"))
     assert not bad

@@ -17,7 +17,14 @@ from penstock.sources._ndjson_slow import BadLine, read_line
 from penstock.sources.ndjson import PERSONAL_KEYS, Ndjson, inspect_ndjson
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-COLUMNS = {"event": "event:dict", "pid": "pid:int16=-1", "x": "pos.x:float32", "v": "v:float64", "w": "w:utf8", "b": "b:bool"}
+COLUMNS = {
+    "event": "event:dict",
+    "pid": "pid:int16=-1",
+    "x": "pos.x:float32",
+    "v": "v:float64",
+    "w": "w:utf8",
+    "b": "b:bool",
+}
 GOOD = b'{"ts_ns":7,"event":"Move","pid":1,"pos":{"x":1.5},"w":"text"}'
 
 
