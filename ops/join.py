@@ -190,7 +190,7 @@ class _JoinAsof(Operator):
         matched = found >= 0
         lost = len(found) - int(np.count_nonzero(matched))
         if lost and self._spec.how == "left":
-            self._context.drop("no match, kept with nulls", lost)
+            self._context.note("no match, kept with nulls", lost)
         elif lost:
             self._context.drop("no match", lost)
             kept = np.flatnonzero(matched)

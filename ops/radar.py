@@ -144,8 +144,8 @@ class _RasterScans(Operator):
             lost, outside = raster_points(
                 scans.starts[part], scans.stops[part], scans.fields, limits, memory.rows[part]
             )
-            self._context.drop(_NO_POSITION, lost)
-            self._context.drop("radar points outside the grid", outside)
+            self._context.note(_NO_POSITION, lost)
+            self._context.note("radar points outside the grid", outside)
 
         self._context.map_rows(work, rows, least=4)
         return (_rebuilt(batch, self._schema, [memory]),)
@@ -168,8 +168,8 @@ class _PadScans(Operator):
             lost, over = pad_points(
                 scans.starts[part], scans.stops[part], scans.fields, self._scale, tokens.rows[part], mask.rows[part]
             )
-            self._context.drop(_NO_POSITION, lost)
-            self._context.drop("radar points beyond max_points", over)
+            self._context.note(_NO_POSITION, lost)
+            self._context.note("radar points beyond max_points", over)
 
         self._context.map_rows(work, rows, least=64)
         return (_rebuilt(batch, self._schema, [tokens, mask]),)

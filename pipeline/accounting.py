@@ -61,6 +61,7 @@ def make_report(
             "quarantine": records,
             "late_rows": sum(m.late_rows for m in metrics.values()),
             "dropped": {step: dict(sorted(m.dropped.items())) for step, m in metrics.items() if m.dropped},
+            "noted": {step: dict(sorted(m.noted.items())) for step, m in metrics.items() if m.noted},
             "copies_per_delivered_byte": round(copied / delivered, 4) if delivered else 0.0,
             "latency_ms": {
                 "p50": round(latency.percentile(0.5) / 1e6, 3),

@@ -6,6 +6,7 @@ decoder writes rows straight into the memory that leaves as a `RecordBatch`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +19,25 @@ from .memory import ALIGNMENT, BufferPool, Lease
 __all__ = ["ColumnBlock", "as_numpy", "event_ns", "is_fixed_width", "numpy_layout"]
 
 
+_PLAIN: dict[int, np.dtype[Any]] = {
+    kind.id: np.dtype(kind.to_pandas_dtype())
+    for kind in (
+        *(pa.int8(), pa.int16(), pa.int32(), pa.int64()),
+        *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+        *(pa.float16(), pa.float32(), pa.float64()),
+    )
+} | {kind.id: np.dtype(np.int64) for kind in (pa.timestamp("ns"), pa.duration("ns"))}
+
+
 def numpy_layout(kind: pa.DataType) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
     """The numpy dtype and per-row shape of an Arrow type, or None where rows are not fixed-width bytes.
 
     Timestamps and durations are int64, dictionaries their index type, ``fixed_size_binary[n]`` ``uint8 (n,)``.
     Booleans are bit-packed in Arrow and so have no layout.
     """
+    plain = _PLAIN.get(kind.id)
+    if plain is not None:
+        return plain, ()
     if isinstance(kind, pa.FixedShapeTensorType):
         inner = numpy_layout(kind.value_type)
         return None if inner is None else (inner[0], (*kind.shape, *inner[1]))
@@ -34,10 +48,6 @@ def numpy_layout(kind: pa.DataType) -> tuple[np.dtype[Any], tuple[int, ...]] | N
         return None if inner is None else (inner[0], (kind.list_size, *inner[1]))
     if pa.types.is_fixed_size_binary(kind):
         return np.dtype(np.uint8), (kind.byte_width,)
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
-        return np.dtype(np.int64), ()
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype()), ()
     return None
 
 
@@ -59,6 +69,11 @@ def as_numpy(array: pa.Array) -> npt.NDArray[Any]:
         raise ValueError(f"a column with {array.null_count} nulls has no numpy view; fill them first")
     dtype, shape = layout
     offset, rows = array.offset, len(array)
+    if not shape and not pa.types.is_dictionary(kind):
+        data = array.buffers()[1]
+        if rows == 0 or data is None:
+            return np.empty(rows, dtype)
+        return np.frombuffer(data, dtype, rows, offset * dtype.itemsize)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
         offset = array.offset
@@ -70,7 +85,7 @@ def as_numpy(array: pa.Array) -> npt.NDArray[Any]:
         array = array.indices
         offset = array.offset
     data = array.buffers()[1]
-    per_row = int(np.prod(shape, dtype=np.int64))
+    per_row = math.prod(shape)
     if rows == 0 or data is None:
         return np.empty((rows, *shape), dtype)
     unit = dtype.itemsize
@@ -101,7 +116,7 @@ class ColumnBlock:
         total = 0
         for name, (dtype, shape) in layouts.items():
             self._offsets[name] = total
-            size = rows * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            size = rows * dtype.itemsize * math.prod(shape)
             total += -(-size // ALIGNMENT) * ALIGNMENT
         self._lease: Lease = pool.take(total)
         self.arrays: dict[str, npt.NDArray[Any]] = {

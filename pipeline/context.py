@@ -48,6 +48,7 @@ class StageMetrics:
     wait_output_ns: int = 0
     late_rows: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     state_bytes: int = 0
 
@@ -108,6 +109,12 @@ class Context:
         if rows:
             with self._lock:
                 self.metrics.dropped[reason] = self.metrics.dropped.get(reason, 0) + rows
+
+    def note(self, what: str, count: int = 1) -> None:
+        """Count something about rows that stay, such as points left out of a scan. Thread-safe."""
+        if count:
+            with self._lock:
+                self.metrics.noted[what] = self.metrics.noted.get(what, 0) + count
 
     def copied(self, nbytes: int) -> None:
         """Count bytes of payload that were copied from one memory to another (not decoded, not referenced)."""

@@ -93,6 +93,9 @@ def _lost(data: dict[str, Any]) -> str:
     if data["quarantined"]:
         lines.append(f"  {data['quarantined']:,} bad records in quarantine, the first of them:")
         lines += [f"    {r['step']}: {r['place']}: {r['error']}" for r in data["quarantine"][:5]]
+    lines += [
+        f"  {count:,} at {step}: {what}" for step, notes in data["noted"].items() for what, count in notes.items()
+    ]
     return "rows that left\n" + "\n".join(lines) if lines else "rows that left\n  none"
 
 

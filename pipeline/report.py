@@ -30,6 +30,7 @@ KEYS: Mapping[str, str] = {
     "quarantine": "the first of them: step, place, operation, error, seq",
     "late_rows": "rows behind the watermark",
     "dropped": "by step id, then reason: rows that left for a stated reason",
+    "noted": "by step id: what was counted about rows that stayed",
     "copies_per_delivered_byte": "payload bytes copied, over bytes delivered to the model (to the sinks without a model)",
     "latency_ms": "per batch from source to sink: p50, p99, max, batches",
     "memory": "bound_bytes (of the plan), peak_data_bytes (Arrow and buffers), peak_rss_bytes, start_rss_bytes",

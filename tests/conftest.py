@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

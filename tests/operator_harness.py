@@ -58,6 +58,11 @@ class Result:
     bad: list[BadRecord] = field(default_factory=list)
 
     @property
+    def noted(self) -> dict[str, int]:
+        """What was counted about rows that stayed."""
+        return dict(self.metrics.noted)
+
+    @property
     def digest(self) -> str:
         """Of the main output's rows, whatever its batches."""
         return digest(self.rows)
@@ -315,7 +320,7 @@ def _assert_same(expected: Result, got: Result, how: str, *, composition: bool) 
     assert_same_rows(expected.rows, got.rows, f"main output, {how}")
     for name, rows in expected.side.items():
         assert_same_rows(rows, got.side[name], f"side output {name!r}, {how}")
-    for what in ("dropped", "bad"):
+    for what in ("dropped", "noted", "bad"):
         if getattr(expected, what) != getattr(got, what):
             raise AssertionError(f"{what}, {how}: expected {getattr(expected, what)}, got {getattr(got, what)}")
     if expected.metrics.late_rows != got.metrics.late_rows:

@@ -87,7 +87,8 @@ def test_matches_are_those_of_the_definition(
         expected = [None if (other := found[row]) is None else whole[other] for row in rows]
         assert result.rows[name].to_pylist() == expected
     lost = found.count(None)
-    assert sum(result.dropped.values()) == lost
+    counted, other = (result.noted, result.dropped) if how == "left" else (result.dropped, result.noted)
+    assert sum(counted.values()) == lost and not other
 
 
 def test_of_equal_times_the_last_arrived_counts() -> None:

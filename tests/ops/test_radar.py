@@ -76,8 +76,8 @@ def test_grid_equals_plain_python(rows: list[Any], shape: tuple[int, int]) -> No
     got = result.rows["radar"].combine_chunks().to_numpy_ndarray() if rows else np.empty((0, 3, *shape))
     np.testing.assert_allclose(got, np.array([g for g, _ in wanted]).reshape(got.shape), rtol=1e-5, atol=1e-4)
     given_points = sum(len(row or []) for row in rows)
-    assert result.dropped.get("radar points outside the grid", 0) == sum(outside for _, outside in wanted)
-    assert result.dropped.get("radar points without a position", 0) == given_points - sum(len(placed(r)) for r in rows)
+    assert result.noted.get("radar points outside the grid", 0) == sum(outside for _, outside in wanted)
+    assert result.noted.get("radar points without a position", 0) == given_points - sum(len(placed(r)) for r in rows)
 
 
 @settings(max_examples=100, deadline=None)
@@ -97,7 +97,7 @@ def test_tokens_are_the_nearest_points_in_order(rows: list[Any], most: int) -> N
         for k, p in enumerate(kept):
             wanted[k] = [np.float32(p[n] or 0) / np.float32(s) for n, s in zip(FIELDS, spec.scale, strict=True)]
         np.testing.assert_array_equal(tokens, wanted)
-    assert result.dropped.get("radar points beyond max_points", 0) == over
+    assert result.noted.get("radar points beyond max_points", 0) == over
 
 
 @settings(max_examples=40, deadline=None)
