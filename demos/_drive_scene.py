@@ -6,6 +6,8 @@ same world. x is forward, y left, metres; the ego vehicle drives at a constant 2
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -119,7 +121,7 @@ class Camera:
         return row, (row + int(rows[0])) * self.width + column
 
     def _car(self, image: npt.NDArray[np.uint8], x: float, y: float, color: npt.NDArray[np.uint8]) -> None:
-        def box(left: float, right: float, bottom: float, top: float, paint: object) -> None:
+        def box(left: float, right: float, bottom: float, top: float, paint: Any) -> None:
             u = [int(self.width / 2 - self._focal * side / x) for side in (left, right)]
             v = [int(self._horizon + self._focal * (_CAMERA_HEIGHT - up) / x) for up in (top, bottom)]
             image[max(0, v[0]) : max(0, v[1]), max(0, u[0]) : max(0, u[1])] = paint

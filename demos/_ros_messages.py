@@ -137,7 +137,7 @@ def point_cloud(stamp: int, frame_id: str, points: npt.NDArray[Any], *, big_endi
     A 2-D array is an organised cloud. Byte order of the points is that of the first field.
     """
     cloud = np.atleast_2d(points)
-    fields = cloud.dtype.fields or {}
+    fields: Any = cloud.dtype.fields or {}
     out = Cdr(big_endian=big_endian).header(stamp, frame_id).put("I", *cloud.shape).put("I", len(fields))
     for name, (kind, offset, *_) in fields.items():
         out.text(name).put("I", offset).put("B", _POINT_TYPES[kind.str[1:]]).put("I", 1)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,13 +84,13 @@ def write_drive(
     return {stream.topic: len(stream.stamps) for stream in streams}
 
 
-def _write(file: object, streams: list[_Stream]) -> None:
+def _write(file: Any, streams: list[_Stream]) -> None:
     try:
         from mcap.writer import CompressionType, Writer
     except ImportError:
         raise MissingExtraError("writing a recording", "mcap", None) from None
 
-    writer = Writer(file, chunk_size=1 << 20, compression=CompressionType.ZSTD)  # type: ignore[arg-type]
+    writer: Any = Writer(file, chunk_size=1 << 20, compression=CompressionType.ZSTD)
     writer.start(profile="ros2", library="penstock")
     types: dict[str, int] = {}
     channels = []

@@ -69,7 +69,8 @@ def look(b: Bytes, at: Ints, size: Ints, codec: Ints, width: Any, height: Any, k
     """Codec by signature (`codec` holds what the format text says), width and height (0: not found), key frames."""
     for i in range(at.shape[0]):
         p, end = at[i], at[i] + size[i]
-        w, h = np.int64(0), np.int64(0)
+        w: Any = np.int64(0)
+        h: Any = np.int64(0)
         key[i] = 1
         if size[i] >= 2 and b[p] == 0xFF and b[p + 1] == 0xD8:
             codec[i] = 0
@@ -85,7 +86,7 @@ def look(b: Bytes, at: Ints, size: Ints, codec: Ints, width: Any, height: Any, k
 
 
 @kernel
-def _jpeg_size(b: Any, p: int, end: int) -> tuple[int, int]:
+def _jpeg_size(b: Any, p: int, end: int) -> tuple[Any, Any]:
     p += 2
     while end - p >= 4 and b[p] == 0xFF:
         marker = b[p + 1]
@@ -109,7 +110,7 @@ def _jpeg_size(b: Any, p: int, end: int) -> tuple[int, int]:
 
 
 @kernel
-def _is_key(b: Any, p: int, end: int, hevc: bool) -> bool:
+def _is_key(b: Any, p: int, end: int, hevc: bool) -> Any:
     """Whether the first slice of an Annex B access unit is of an IDR (H.264) or IRAP (H.265) picture."""
     while end - p >= 4:
         if b[p] == 0 and b[p + 1] == 0 and b[p + 2] == 1:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..pipeline.jit import kernel
 
 __all__ = ["Bytes", "Ints", "align", "can_frames", "head", "imu_samples", "intern", "text", "u16", "u32", "u64"]
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
+#: What numba gets: uint8 and int64 arrays.
+Bytes = Any
+Ints = Any
 
 
 @kernel

@@ -175,4 +175,5 @@ class _Columns:
         return pa.py_buffer(offsets), int(offsets[-1])
 
     def _buffer(self, column: int, nbytes: int) -> pa.Buffer:
-        return self._lease.buffer(int(self._bases[column]), nbytes)
+        view: pa.Buffer = self._lease.buffer(int(self._bases[column]), nbytes)
+        return view

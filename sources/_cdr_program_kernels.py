@@ -117,7 +117,7 @@ def _run(
             if write:
                 offsets[entries[x] + lists[x]] = totals[x]
             continue
-        count = np.int64(1)
+        count: Any = np.int64(1)
         if op == 3:
             count = z
         elif op == 4 or op == 5:

@@ -26,6 +26,7 @@ __all__ = [
     "take_rows",
 ]
 
+#: A numpy array.
 Array = npt.NDArray[Any]
 
 #: What a status of the kernels means.

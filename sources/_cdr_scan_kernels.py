@@ -34,7 +34,8 @@ def scans(
     for i in range(starts.shape[0]):
         end, origin = starts[i] + lengths[i], starts[i] + 4
         bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i])
-        listed, behind = np.int64(0), np.int64(0)
+        listed: Any = np.int64(0)
+        behind: Any = np.int64(0)
         shape[i, :] = 0
         if bad == 0:
             p = align(p, origin, 4)
@@ -135,7 +136,8 @@ def points(
             for row in range(shape[i, 0]):
                 p = shape[i, 4] + row * shape[i, 3] + at
                 for _ in range(shape[i, 1]):
-                    value, there = 0.0, at >= 0
+                    value: Any = 0.0
+                    there = at >= 0
                     if there:
                         value = _number(b, p, kind, big)
                     if c < 6:

@@ -6,15 +6,15 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..pipeline.errors import FormatError, MissingExtraError
 from ..pipeline.memory import BufferPool, Lease
 from ._mcap_format import CHUNK, RECORD_HEAD, ChunkHead
 
-__all__ = ["Loaded", "RecordFile", "unpack"]
+__all__ = ["Loaded", "RecordFile", "chunk_head", "unpack"]
 
 #: Enough for a chunk's head with any sane compression name.
 _HEAD_BYTES = 4096
@@ -22,9 +22,9 @@ _HEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Bytes in leased memory. Keep the object, not `data` alone: the memory is reused once the lease has gone."""
+    """Bytes (a uint8 array) in leased memory. Keep the object, not `data` alone: the lease goes with it."""
 
-    data: npt.NDArray[np.uint8]
+    data: Any
     lease: Lease
 
 
@@ -50,7 +50,7 @@ class RecordFile:
         if offset < 0 or length < 0 or length > self.size - offset:
             raise FormatError(f"{length} bytes at byte {offset} go past the end of the file ({self.size} bytes)")
         lease = pool.take(length)
-        data: npt.NDArray[np.uint8] = lease.array(np.uint8, length)  # type: ignore[assignment]
+        data: Any = lease.array(np.uint8, length)
         done = 0
         while done < length:
             count = os.preadv(self._fd, [memoryview(data[done:])], offset + done)
@@ -71,7 +71,7 @@ class RecordFile:
         self.close()
 
 
-def chunk_head(record: npt.NDArray[np.uint8]) -> ChunkHead:
+def chunk_head(record: Any) -> ChunkHead:
     """The head of the chunk record that fills `record`; raises FormatError if it is not one or does not add up."""
     if len(record) < RECORD_HEAD or record[0] != CHUNK:
         raise FormatError(f"no chunk begins here (found opcode {int(record[0]) if len(record) else None})")
@@ -113,7 +113,7 @@ def unpack(chunk: Loaded, limit: int, pool: BufferPool, size: int | None = None)
     return records
 
 
-def _unzstd(stored: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+def _unzstd(stored: Any, out: Any) -> None:
     try:
         import zstandard
     except ImportError:
@@ -130,7 +130,7 @@ def _unzstd(stored: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
     _check_length(done, extra, len(out))
 
 
-def _unlz4(stored: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+def _unlz4(stored: Any, out: Any) -> None:
     try:
         from lz4.frame import LZ4FrameDecompressor
     except ImportError:

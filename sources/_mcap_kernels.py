@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..pipeline.jit import kernel
 
 __all__ = ["census", "count_messages", "find_messages", "outline"]
 
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
+#: What numba gets: uint8 and int64 arrays.
+Bytes = Any
+Ints = Any
 
 
 @kernel
@@ -115,7 +115,7 @@ def outline(b: Bytes, end: int, room: int, offsets: Ints, lengths: Ints) -> tupl
     while pos < end and count < offsets.shape[0]:
         if pos + 31 > end and end < room:
             break
-        length = np.int64(-1)
+        length: Any = np.int64(-1)
         if room - pos >= 9 and b[pos] != 0:
             length = _i64(b, pos + 1)
             if length > room - pos - 9 or (b[pos] == 5 and length < 22):

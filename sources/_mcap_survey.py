@@ -148,16 +148,16 @@ class _Walk:
             return self._broken(offset, f"an end-of-data record at byte {offset} with data behind it")
         if op in (DATA_END, FOOTER) or offset in self._hinted:
             return self._broken(offset, f"a misplaced record (opcode {op}) at byte {offset}")
-        error = ""
+        wrong = ""
         if op in (MESSAGE, SCHEMA, CHANNEL):
-            error = f"a record of {length} bytes is more than max_chunk_bytes={self.limit}"
+            wrong = f"a record of {length} bytes is more than max_chunk_bytes={self.limit}"
         elif op not in _AMONG_DATA and op < _PRIVATE:
-            error = f"a record that has no place among data (opcode {op}) at byte {offset}"
+            wrong = f"a record that has no place among data (opcode {op}) at byte {offset}"
         elif op == MESSAGE_INDEX and int.from_bytes(self.file.read(offset + 11, 4), "little") != length - 6:
-            error = f"the two lengths of the message index at byte {offset} do not agree"
-        if error:
+            wrong = f"the two lengths of the message index at byte {offset} do not agree"
+        if wrong:
             self._end_run()
-            self.pieces.append(Piece(BROKEN, offset, size, error=error))
+            self.pieces.append(Piece(BROKEN, offset, size, error=wrong))
         return None
 
     def _broken(self, offset: int, error: str) -> int:
@@ -243,7 +243,7 @@ class _Walk:
             if length <= _DEFINITION_LIMIT:
                 self._define_from(int(data[at]), data[at + RECORD_HEAD : at + RECORD_HEAD + length].tobytes())
         self.counts += counts
-        error = f"chunk at byte {offset}: its records break off at byte {end} of {len(data)}" if end < len(data) else ""
+        wrong = f"chunk at byte {offset}: its records break off at byte {end} of {len(data)}" if end < len(data) else ""
         here = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
-        self.pieces.append(Piece(CHUNKED, offset, size, here, size=head.size, error=error))
+        self.pieces.append(Piece(CHUNKED, offset, size, here, size=head.size, error=wrong))
         return None

@@ -17,7 +17,7 @@ from ..pipeline.schema import EVENT_FIELDS
 __all__ = ["FixedList", "List", "MessageTree", "Node", "Struct", "Value", "describe_fields", "parse_definition"]
 
 _TEXT_LIMIT, _NODE_LIMIT, _DEPTH_LIMIT, _LENGTH_LIMIT = 1 << 18, 4096, 24, 1 << 20
-_ARROW = {
+_ARROW: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "int8": pa.int8(),
     "uint8": pa.uint8(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_frames_decode_and_differ(drive: Path) -> None:
     simplejpeg = pytest.importorskip("simplejpeg")
     frames = [simplejpeg.decode_jpeg(row["data"], strict=True) for row in read(Mcap(drive).topic(CAMERA)).rows]
     assert {frame.shape for frame in frames} == {(96, 160, 3)}
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in pairwise(frames):
         assert (before.astype(int) - after).any()
 
 
