@@ -179,7 +179,7 @@ class _Rows:
         """Write one row of the slow path; False if a dictionary has no code left."""
         plan = self.layout.plan
         for index, column in enumerate(plan.columns):
-            value = values.get(column.name)
+            value: Any = values.get(column.name)
             array = self.arrays[index]
             if value is None:
                 self.records[index, NULLS // 8] += 1

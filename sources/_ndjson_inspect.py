@@ -87,7 +87,8 @@ def type_counts(spec: Ndjson) -> tuple[int, int, Counter[str], tuple[int, int] |
 def _survey(probe: Ndjson) -> tuple[dict[str, set[str]], int, Mapping[str, Any]]:
     """JSON types by path over the first records, how many those were, and the first of them."""
     seen: dict[str, set[str]] = {}
-    sampled, first = 0, {}
+    sampled = 0
+    first: dict[str, Any] = {}
     for block, _ in _blocks(probe):
         lines = block.payload.bytes.tobytes().split(b"\n") if hasattr(block.payload, "bytes") else []
         for line in lines:

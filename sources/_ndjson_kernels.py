@@ -8,8 +8,9 @@ calls again. It therefore never has to report an error, and never writes half a 
 All addresses are absolute; inputs and outputs have `PADDING` spare bytes behind them, and inputs zeros there.
 """
 
-# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,7 @@ _FLOAT32_MOST = float(np.finfo(np.float32).max)
 
 
 @kernel
-def _after_space(at):
+def _after_space(at: Any) -> Any:
     byte = load8(at)
     while byte == 32 or byte == 9 or byte == 13:
         at += 1
@@ -111,7 +112,7 @@ def _after_space(at):
 
 
 @kernel
-def count_records(at, end, most_records, most_bytes):
+def count_records(at: Any, end: Any, most_records: Any, most_bytes: Any) -> Any:
     """``(records, lines, stop, long)``: records (lines not blank) and newlines between two addresses.
 
     Counting stops in front of the record after `most_records`, and in front of a line of more than `most_bytes`, which
@@ -136,7 +137,7 @@ def count_records(at, end, most_records, most_bytes):
 
 
 @kernel
-def _find_newline(at, end):
+def _find_newline(at: Any, end: Any) -> Any:
     newlines, ones, highs = _U(0x0A0A0A0A0A0A0A0A), _U(0x0101010101010101), _U(0x8080808080808080)
     while at < end:
         word = load64(at) ^ newlines
@@ -148,7 +149,7 @@ def _find_newline(at, end):
 
 
 @kernel
-def _to_ns(negative, digits, exponent):
+def _to_ns(negative: Any, digits: Any, exponent: Any) -> Any:
     """``(True, digits * 10**exponent)`` as an integer, halves to even; False where that passes 2**62."""
     if exponent < 0:
         if exponent < -18:
@@ -168,7 +169,7 @@ def _to_ns(negative, digits, exponent):
 
 
 @kernel
-def _store_integer(address, row, width, value):
+def _store_integer(address: Any, row: Any, width: Any, value: Any) -> Any:
     if width == 8:
         store64(address + row * 8, value)
     elif width == 4:
@@ -180,7 +181,7 @@ def _store_integer(address, row, width, value):
 
 
 @kernel
-def _read_column(at, row, column, limit):
+def _read_column(at: Any, row: Any, column: Any, limit: Any) -> Any:
     """Read the value at `at` into the column whose record is at `column`: ``(end, outcome)``.
 
     Outcome 1: stored, 0: null, -1: for the slow path, -2: the dictionary takes no more, and the end says why.
@@ -253,9 +254,22 @@ def _read_column(at, row, column, limit):
 
 @kernel
 def scan(
-    end, limit, state, rows, keys, actions, stride, node_columns, columns, count, required, records, rest, rest_offsets,
-    stack,
-):  # fmt: skip
+    end: Any,
+    limit: Any,
+    state: Any,
+    rows: Any,
+    keys: Any,
+    actions: Any,
+    stride: Any,
+    node_columns: Any,
+    columns: Any,
+    count: Any,
+    required: Any,
+    records: Any,
+    rest: Any,
+    rest_offsets: Any,
+    stack: Any,
+) -> Any:
     """Scan lines from ``state[AT]`` to `end`, one row each, until DONE or something the caller must do.
 
     Everything but `state` is an address or a number. `keys` describes the table of keys (`KEYS`), `columns` is an array of
@@ -376,7 +390,7 @@ def scan(
                         child = dropped
                     if byte == 91:
                         # -1 is an array, -2 one inside something that is cut out
-                        child = -2 if act == -1 or node == dropped or node == -2 else -1
+                        child = np.int64(-2 if act == -1 or node == dropped or node == -2 else -1)
                     elif node == dropped or node == -2:
                         child = dropped
                     depth += 1

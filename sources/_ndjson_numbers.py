@@ -8,6 +8,8 @@ caller, who asks Python.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..pipeline.jit import kernel
@@ -45,7 +47,7 @@ _ONES = _U((1 << 64) - 1)
 
 
 @kernel
-def read_number(at: int):  # type: ignore[no-untyped-def]
+def read_number(at: Any) -> Any:
     """Read a JSON number at an address: ``(end, kind, negative, digits, exponent)``, value = digits * 10**exponent.
 
     UNREAD if the text is no JSON number or needs more than 19 digits or an exponent of more than 4.
@@ -117,13 +119,13 @@ def read_number(at: int):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _eight_digits(word):  # type: ignore[no-untyped-def]
+def _eight_digits(word: Any) -> Any:
     high = _U(0xF0F0F0F0F0F0F0F0)
     return (word & high) | (((word + _U(0x0606060606060606)) & high) >> _U(4)) == _U(0x3333333333333333)
 
 
 @kernel
-def _eight_value(word):  # type: ignore[no-untyped-def]
+def _eight_value(word: Any) -> Any:
     word -= _U(0x3030303030303030)
     word = word * _U(10) + (word >> _U(8))
     mask = _U(0x000000FF000000FF)
@@ -133,7 +135,7 @@ def _eight_value(word):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def make_double(negative, digits, exponent):  # type: ignore[no-untyped-def]
+def make_double(negative: Any, digits: Any, exponent: Any) -> Any:
     """``(True, digits * 10**exponent)`` as the nearest double, or ``(False, 0.0)`` where that was not decided."""
     if digits <= _U(1 << 53) and exponent >= -22 and exponent <= 22:
         value = np.float64(digits)

@@ -78,7 +78,9 @@ def _kind(value: object) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int):
         return f"integer {str(value)[:40]}"
-    return {str: "string", dict: "object", list: "array"}[type(value)]
+    if isinstance(value, str):
+        return "string"
+    return "object" if isinstance(value, dict) else "array"
 
 
 def _follow(value: Any, column: Column) -> Any:
@@ -93,7 +95,7 @@ def _follow(value: Any, column: Column) -> Any:
 
 
 def _convert(value: Any, column: Column) -> Any:
-    result = None
+    result: Any = None
     if column.type == "bool":
         result = value if isinstance(value, bool) else None
     elif column.is_integer:

@@ -141,7 +141,7 @@ class Column:
             return TIMESTAMP
         if self.is_dictionary:
             return pa.dictionary(pa.int16() if self.type == "dict" else pa.int32(), pa.utf8())
-        kind: pa.DataType = {"bool": pa.bool_(), "utf8": pa.utf8()}.get(self.type) or getattr(pa, self.type)()
+        kind: pa.DataType = getattr(pa, {"bool": "bool_"}.get(self.type, self.type))()
         return kind
 
     @property

@@ -1,7 +1,8 @@
 """Strings, names and times inside a JSON line: scanning, hashing, comparing, copying, ISO 8601."""
 
-# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ _FACTOR = _U(0x9E3779B97F4A7C15)
 
 
 @kernel
-def string_end(at, limit):
+def string_end(at: Any, limit: Any) -> Any:
     """The address of the first byte from `at` on that is not plain string text."""
     stops = string_stops(at, limit)
     while stops == 0:
@@ -56,12 +57,12 @@ def string_end(at, limit):
 
 
 @kernel
-def _is_hex(byte):
+def _is_hex(byte: Any) -> Any:
     return (byte >= 48 and byte <= 57) or (byte >= 65 and byte <= 70) or (byte >= 97 and byte <= 102)
 
 
 @kernel
-def skip_string(at, limit):
+def skip_string(at: Any, limit: Any) -> Any:
     """The closing quote of a string whose text starts at `at`, with its escapes checked; 0 for the slow path."""
     while True:
         at = string_end(at, limit)
@@ -87,7 +88,7 @@ def skip_string(at, limit):
 
 
 @kernel
-def hash_text(at, size):
+def hash_text(at: Any, size: Any) -> Any:
     """A 64-bit hash of `size` bytes; the same text gives the same hash on every run."""
     value = _U(size) * _FACTOR
     while size >= 8:
@@ -100,7 +101,7 @@ def hash_text(at, size):
 
 
 @kernel
-def same_text(one, other, size):
+def same_text(one: Any, other: Any, size: Any) -> Any:
     """Whether `size` bytes at two addresses agree."""
     while size > 8:
         if load64(one) != load64(other):
@@ -112,7 +113,7 @@ def same_text(one, other, size):
 
 
 @kernel
-def copy_text(target, source, size):
+def copy_text(target: Any, source: Any, size: Any) -> Any:
     """Copy `size` bytes; up to 31 more are written behind them."""
     done = np.int64(0)
     while done < size:
@@ -121,7 +122,7 @@ def copy_text(target, source, size):
 
 
 @kernel
-def line_end(at, end):
+def line_end(at: Any, end: Any) -> Any:
     """The address of the newline that ends the line at `at`, or `end`."""
     while at < end and load8(at) != 10:
         at += 1
@@ -129,7 +130,7 @@ def line_end(at, end):
 
 
 @kernel
-def find_text(at, size, slots, mask, places, sizes):
+def find_text(at: Any, size: Any, slots: Any, mask: Any, places: Any, sizes: Any) -> Any:
     """``(number, slot)`` of a text in an open-addressed table; number -1 and the slot to use if it is not there."""
     slot = np.int64(hash_text(at, size) & _U(mask))
     number = load_i32(slots + slot * 4)
@@ -142,7 +143,7 @@ def find_text(at, size, slots, mask, places, sizes):
 
 
 @kernel
-def intern(at, size, table):
+def intern(at: Any, size: Any, table: Any) -> Any:
     """The code of a text in the dictionary whose `TABLE` record is at an address; GROW or FULL if it takes no more."""
     slots, places, sizes = load_i64(table), load_i64(table + 16), load_i64(table + 24)
     code, slot = find_text(at, size, slots, load_i64(table + 8), places, sizes)
@@ -161,7 +162,7 @@ def intern(at, size, table):
 
 
 @kernel
-def gather(places, sizes, count, target, offsets):
+def gather(places: Any, sizes: Any, count: Any, target: Any, offsets: Any) -> Any:
     """Copy texts one behind the other to address `target`; `offsets` gets where each begins and the last ends."""
     total = np.int64(0)
     for index in range(count):
@@ -172,7 +173,7 @@ def gather(places, sizes, count, target, offsets):
 
 
 @kernel
-def _number(at, size):
+def _number(at: Any, size: Any) -> Any:
     value = np.int64(0)
     for index in range(size):
         digit = load8(at + index) - 48
@@ -183,7 +184,7 @@ def _number(at, size):
 
 
 @kernel
-def read_iso(at, end):
+def read_iso(at: Any, end: Any) -> Any:
     """``(True, ns since 1970 UTC)`` of ``YYYY-MM-DD{T| }hh:mm:ss[.f][Z|+hh[:]mm]`` between two addresses.
 
     The fraction has 1 to 9 digits; no zone means UTC. ``(False, 0)`` for anything else.

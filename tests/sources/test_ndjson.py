@@ -41,11 +41,12 @@ def read(
 ) -> tuple[pa.Table, list[BadRecord]]:
     """All rows and all bad records, every batch checked against the schema."""
     reader = spec.open(Context("read"), split, position)
-    batches, bad, first = [], [], None
+    batches: list[pa.RecordBatch] = []
+    bad: list[BadRecord] = []
+    following: int | None = None
     for block in reader.blocks():
-        first = block.first_seq if first is None else first
-        assert block.first_seq == first
-        first += block.records
+        assert following in (None, block.first_seq)
+        following = block.first_seq + block.records
         decoded = reader.decode(block)
         batches += decoded.batches
         bad += decoded.bad
@@ -134,6 +135,23 @@ def test_a_real_recording_reads_the_same_plain_split_and_resumed(
     after = [block.after for block in reader.blocks()][20]
     reader.close()
     assert plain(read(spec, position=after)[0]) == plain(whole.slice(int(after["seq"])))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reading_resumes_behind_every_block(tmp_path: Path, packed: bool) -> None:
+    lines = [b'{"t":%d,"a":%d}' % (n, n % 100) if n % 7 else b"broken" * (n % 5) for n in range(400)]
+    path = write(tmp_path / "r.ndjson", lines, packed=packed)
+    spec = Ndjson(path, columns={"a": "a:int8"}, time="t", block_bytes=700)
+    table, bad = read(spec)
+    reader = spec.open(Context("first"))
+    positions = [json.loads(json.dumps(block.after)) for block in reader.blocks()]
+    reader.close()
+    assert len(positions) > 5
+    for position in positions:
+        left, left_bad = read(spec, position=position)
+        done = sum(int(row["seq"]) < position["seq"] for row in plain(table))
+        assert plain(left) == plain(table.slice(done))
+        assert left_bad == [record for record in bad if int(record.seq or 0) >= position["seq"]]
 
 
 def test_inspect_counts_a_real_recording_by_event(recordings: Callable[[str], Path]) -> None:

@@ -73,9 +73,30 @@ SEEDS = [
     '{"ts_ns":3,"w":"é😀","event":"\\ud83d\\ude00","chat":{"text":"hi"},"pos":null,"v":123456789.123456789}'.encode(),
     b'{"ts_ns":3,"ts_ns":4,"pos":{"x":1},"pos":{"y":2},"b":false,"w":null,"deep":{"deep":{"deep":{}}}}',
 ]
-PIECES = [b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"-", b".", b"e", b"1" * 20, b"null", b"true", b" ", b"\t",
-          b"\r", b"\n", b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\\u12", b"\\ud800", b"\\/", b"NaN",
-          b'"pid":70000', b'"pid":1.0', b'"v":1e999', b'"event":5', b'"x":1', b'"pos":[1]', b'"a":{"b":1}', b"{}"]  # fmt: skip
+PIECES = [
+    *(
+        b'"',
+        b"\\",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"0",
+        b"-",
+        b".",
+        b"e",
+        b"1" * 20,
+        b"null",
+        b"true",
+        b" ",
+        b"\t",
+        b"\r",
+    ),
+    *(b"\n", b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\\u12", b"\\ud800", b"\\/", b"NaN", b"{}"),
+    *(b'"pid":70000', b'"pid":1.0', b'"v":1e999', b'"event":5', b'"x":1', b'"pos":[1]', b'"a":{"b":1}'),
+]
 
 
 def mutate(line: bytes, chance: random.Random) -> bytes:
