@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-__all__ = ["column_types", "cuts", "messy", "rows_of", "tidy"]
+__all__ = ["ENCODED", "column_types", "cuts", "messy", "rows_of", "tidy"]
 
 NS = pa.timestamp("ns", "UTC")
 INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
