@@ -1,0 +1,1 @@
+"""Penstock side by side with what a user would otherwise pick: ``python -m bench``."""
