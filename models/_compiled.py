@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..pipeline.errors import PlanError
 from ._cache import cache_folder
 
-__all__ = ["compile_ahead", "inductor_cache"]
+__all__ = ["compile_ahead", "inductor_cache", "package_key"]
 
 
 def compile_ahead(
@@ -34,7 +34,7 @@ def compile_ahead(
     Raises PlanError without a C++ compiler. Called inside `inductor_cache`, with torch limited to `threads`.
     """
     exported = torch.export.export(module, example)
-    package = cache_folder("compiled") / f"{_key(exported, threads)}.pt2"
+    package = cache_folder("compiled") / f"{package_key(exported, threads)}.pt2"
     found = package.is_file()
     if not found:
         if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):
@@ -71,7 +71,8 @@ def _is_default(folder: str) -> bool:
     return path.name.startswith("torchinductor_") and path.parent == Path(tempfile.gettempdir())
 
 
-def _key(exported: torch.export.ExportedProgram, threads: int) -> str:
+def package_key(exported: torch.export.ExportedProgram, threads: int) -> str:
+    """The name of the package of `exported`: a digest of all that its code depends on."""
     digest = hashlib.sha256()
     digest.update(f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {threads}\n".encode())
     digest.update(_processor().encode())
@@ -83,7 +84,7 @@ def _key(exported: torch.export.ExportedProgram, threads: int) -> str:
     for name, value in sorted({**exported.state_dict, **exported.constants}.items()):
         digest.update(name.encode())
         if isinstance(value, Tensor):
-            digest.update(memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         else:
             digest.update(repr(value).encode())
     return digest.hexdigest()[:32]

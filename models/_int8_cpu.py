@@ -24,7 +24,7 @@ Inputs = tuple[Tensor, ...]
 
 def supported() -> bool:
     """Whether this machine has the oneDNN x86 kernels."""
-    return platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()
+    return platform.machine().lower() in ("x86_64", "amd64") and torch._C._has_mkldnn
 
 
 def quantize_static(module: nn.Module, calibration: Sequence[Inputs]) -> fx.GraphModule:

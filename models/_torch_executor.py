@@ -99,6 +99,10 @@ class TorchExecutor(Executor):
         tensors = self.tensors(inputs)
         with self._limit, attention_backends(self._attention, self._device), torch.inference_mode():
             outputs = self.function(*tensors)
+        if len(outputs) != len(self._outputs):
+            raise RunError(
+                f"model {self._label!r}: forward returned {len(outputs)} outputs, declared are {len(self._outputs)}"
+            )
         return dict(zip(self._outputs, outputs, strict=True))
 
     def tensors(self, inputs: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -51,6 +51,8 @@ def read_weights(module: nn.Module, path: str) -> None:
         raise MissingExtraError("reading weights", "safetensors", None) from None
     try:
         loaded = load_file(path)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file; weights are read where the model runs") from None
     except SafetensorError as error:
         raise FormatError(f"{path}: not a safetensors file ({error}); write one with safetensors.torch") from None
     wanted = module.state_dict()

@@ -57,7 +57,8 @@ def error_report(
             if one.shape != two.shape:
                 raise ValueError(f"output {name!r} is {two.shape}, the original gives {one.shape}")
             # both may agree on a value that is not finite
-            apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0.0, np.abs(two - one))
+            with np.errstate(invalid="ignore"):
+                apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0.0, np.abs(two - one))
             apart = np.where(np.isnan(apart), math.inf, apart)
             sums = squares.setdefault(name, [0.0, 0.0])
             sums[0] += float(np.square(apart).sum())
