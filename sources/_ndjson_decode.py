@@ -16,28 +16,24 @@ from ..pipeline.memory import BufferPool, Lease
 from ._ndjson_kernels import (
     AT,
     DEPTH,
-    DICTIONARY,
     DICTIONARY_FULL,
     DICTIONARY_GROWS,
-    FILL,
     FRAME,
     LEARNED,
     LINE,
     LINE_END,
-    NULLS,
     RECORD,
     ROW,
     SLOW,
     STATE,
-    TARGET,
-    VALID,
     WHICH,
     scan,
 )
-from ._ndjson_plan import TEXT, Keys, Plan, address
+from ._ndjson_plan import Keys, Plan, address
 from ._ndjson_simd import PADDING
 from ._ndjson_slow import BadLine, read_line
 from ._ndjson_text import FULL, GROW, TABLE, gather, hash_text, intern
+from ._ndjson_values import DICTIONARY, FILL, NULLS, TARGET, TEXTS, VALID
 
 __all__ = ["Layout", "Text", "decode_text"]
 
@@ -157,7 +153,7 @@ class _Rows:
         self.dictionaries: dict[int, _Dictionary] = {}
         for index, column in enumerate(plan.columns):
             record = self.records[index]
-            if plan.kinds[index] == TEXT:
+            if plan.kinds[index] == TEXTS:
                 self.data[index] = pool.take(size + PADDING)
                 array: npt.NDArray[Any] = self.data[index].array(np.uint8, size + PADDING)
                 self.arrays[index] = offsets = np.zeros(rows + 1, np.int32)

@@ -15,64 +15,44 @@ from typing import Any
 import numpy as np
 
 from ..pipeline.jit import kernel
-from ._ndjson_numbers import INTEGER, UNREAD, make_double, read_number
-from ._ndjson_simd import (
-    load8,
-    load16,
-    load64,
-    load_i16,
-    load_i32,
-    load_i64,
-    store8,
-    store16,
-    store32,
-    store64,
-    store_f32,
-    store_f64,
-    trailing_zeros,
-)
-from ._ndjson_text import (
-    GROW,
-    copy_text,
-    find_text,
-    intern,
-    line_end,
-    read_iso,
-    same_text,
-    skip_string,
-    string_end,
+from ._ndjson_lines import after_space, line_end
+from ._ndjson_numbers import UNREAD, read_number
+from ._ndjson_simd import load8, load16, load64, load_i16, load_i32, load_i64, store8, store32, store64, trailing_zeros
+from ._ndjson_text import GROW, copy_text, find_text, same_text, skip_string, string_end
+from ._ndjson_values import (
+    COLUMN,
+    FALS,
+    FILL,
+    FOUR_BYTES,
+    KIND,
+    NULL,
+    NULLS,
+    TARGET,
+    TEXTS,
+    TRUE,
+    VALID,
+    WIDTH,
+    read_column,
+    store_integer,
 )
 
 __all__ = [
     "AT",
-    "COLUMN",
     "DEPTH",
-    "DICTIONARY",
     "DICTIONARY_FULL",
     "DICTIONARY_GROWS",
     "DONE",
-    "EPOCH",
-    "FILL",
     "FRAME",
     "KEYS",
-    "KIND",
     "LEARNED",
-    "LEAST",
     "LINE",
     "LINE_END",
-    "MOST",
-    "NULLS",
     "RECORD",
     "ROW",
     "ROWS_FULL",
     "SLOW",
     "STATE",
-    "TARGET",
-    "UNIT",
-    "VALID",
     "WHICH",
-    "WIDTH",
-    "count_records",
     "scan",
 ]
 
@@ -84,9 +64,6 @@ STATE = 8
 #: Containers inside each other that the scanner follows; deeper lines take the slow path.
 DEPTH = 48
 
-#: A column's record: what the scanner must know of it, int64 each, at these byte offsets.
-KIND, WIDTH, TARGET, FILL, MOST, LEAST, UNIT, EPOCH, VALID, NULLS, DICTIONARY = range(0, 88, 8)
-COLUMN = 96
 #: The key table: addresses of slots, places, sizes and followers, with the slot mask, the number of keys and the last node.
 KEYS = ("slots", "mask", "places", "sizes", "follow", "unknown", "dropped")
 
@@ -94,162 +71,6 @@ KEYS = ("slots", "mask", "places", "sizes", "follow", "unknown", "dropped")
 #: has kept a member, where it opened, where its last member ended.
 NODE, ACT, KEPT, OPENED, ENDED = range(0, 40, 8)
 FRAME = 40
-
-_U = np.uint64
-_NULL, _TRUE, _FALS = _U(0x6C6C756E), _U(0x65757274), _U(0x736C6166)
-_LOW = _U(0xFFFFFFFF)
-_TENS = np.array([10**e for e in range(19)], np.uint64)
-_FLOAT32_MOST = float(np.finfo(np.float32).max)
-
-
-@kernel
-def _after_space(at: Any) -> Any:
-    byte = load8(at)
-    while byte == 32 or byte == 9 or byte == 13:
-        at += 1
-        byte = load8(at)
-    return at
-
-
-@kernel
-def count_records(at: Any, end: Any, most_records: Any, most_bytes: Any) -> Any:
-    """``(records, lines, stop, long)``: records (lines not blank) and newlines between two addresses.
-
-    Counting stops in front of the record after `most_records`, and in front of a line of more than `most_bytes`, which
-    sets `long`; `stop` is where, or `end`.
-    """
-    records, lines = np.int64(0), np.int64(0)
-    while at < end:
-        first = _after_space(at)
-        if first >= end and end - at <= most_bytes:
-            break
-        newline = _find_newline(min(first, end), end)
-        if newline - at > most_bytes:
-            return records, lines, at, True
-        if first < end and load8(first) != 10:
-            if records == most_records:
-                return records, lines, at, False
-            records += 1
-        if newline < end:
-            lines += 1
-        at = newline + 1
-    return records, lines, end, False
-
-
-@kernel
-def _find_newline(at: Any, end: Any) -> Any:
-    newlines, ones, highs = _U(0x0A0A0A0A0A0A0A0A), _U(0x0101010101010101), _U(0x8080808080808080)
-    while at < end:
-        word = load64(at) ^ newlines
-        hit = (word - ones) & ~word & highs
-        if hit != _U(0):
-            return min(at + (trailing_zeros(np.int64(hit)) >> 3), end)
-        at += 8
-    return end
-
-
-@kernel
-def _to_ns(negative: Any, digits: Any, exponent: Any) -> Any:
-    """``(True, digits * 10**exponent)`` as an integer, halves to even; False where that passes 2**62."""
-    if exponent < 0:
-        if exponent < -18:
-            return False, np.int64(0)
-        unit = _TENS[-exponent]
-        whole, rest = digits // unit, digits % unit
-        if rest * _U(2) > unit or (rest * _U(2) == unit and whole & _U(1) == _U(1)):
-            whole += _U(1)
-    else:
-        if exponent > 18 or digits > _U(1 << 62) // _TENS[exponent]:
-            return False, np.int64(0)
-        whole = digits * _TENS[exponent]
-    if whole > _U(1 << 62):
-        return False, np.int64(0)
-    value = np.int64(whole)
-    return True, -value if negative else value
-
-
-@kernel
-def _store_integer(address: Any, row: Any, width: Any, value: Any) -> Any:
-    if width == 8:
-        store64(address + row * 8, value)
-    elif width == 4:
-        store32(address + row * 4, value)
-    elif width == 2:
-        store16(address + row * 2, value)
-    else:
-        store8(address + row, value)
-
-
-@kernel
-def _read_column(at: Any, row: Any, column: Any, limit: Any) -> Any:
-    """Read the value at `at` into the column whose record is at `column`: ``(end, outcome)``.
-
-    Outcome 1: stored, 0: null, -1: for the slow path, -2: the dictionary takes no more, and the end says why.
-    """
-    kind, target, width = load_i64(column), load_i64(column + TARGET), load_i64(column + WIDTH)
-    byte = load8(at)
-    if byte == 110:
-        if load64(at) & _LOW == _NULL:
-            return at + 4, np.int64(0)
-        return at, np.int64(-1)
-    if kind >= 4:  # text
-        if byte != 34:
-            return at, np.int64(-1)
-        at += 1
-        stop = string_end(at, limit)
-        if load8(stop) != 34:
-            return at, np.int64(-1)
-        size = stop - at
-        if kind == 4:
-            code = intern(at, size, load_i64(column + DICTIONARY))
-            if code < 0:
-                return code, np.int64(-2)
-            _store_integer(target, row, width, code)
-        elif kind == 5:
-            offsets = load_i64(column + FILL) + row * 4
-            start = load_i32(offsets)
-            copy_text(target + start, at, size)
-            store32(offsets + 4, start + size)
-        else:
-            good, value = read_iso(at, stop)
-            if not good:
-                return at, np.int64(-1)
-            store64(target + row * 8, value)
-        return stop + 1, np.int64(1)
-    if kind == 3:
-        if load64(at) & _LOW == _TRUE:
-            store8(target + row, 1)
-            return at + 4, np.int64(1)
-        if load64(at) & _LOW == _FALS and load8(at + 4) == 101:
-            store8(target + row, 0)
-            return at + 5, np.int64(1)
-        return at, np.int64(-1)
-    stop, form, negative, digits, exponent = read_number(at)
-    if form == UNREAD:
-        return at, np.int64(-1)
-    if kind == 0:
-        if form != INTEGER or digits > (load64(column + LEAST) if negative else load64(column + MOST)):
-            return at, np.int64(-1)
-        whole = np.int64(digits)
-        _store_integer(target, row, width, -whole if negative else whole)
-    elif kind == 1:
-        good, real = make_double(negative, digits, exponent)
-        if not good:
-            return at, np.int64(-1)
-        if form == INTEGER and digits == _U(0):
-            real = 0.0
-        if width == 8:
-            store_f64(target + row * 8, real)
-        else:
-            if abs(real) > _FLOAT32_MOST:
-                return at, np.int64(-1)
-            store_f32(target + row * 4, real)
-    else:
-        good, value = _to_ns(negative, digits, exponent + load_i64(column + UNIT))
-        if not good:
-            return at, np.int64(-1)
-        store64(target + row * 8, value + load_i64(column + EPOCH))
-    return stop, np.int64(1)
 
 
 @kernel
@@ -285,7 +106,7 @@ def scan(
     status = DONE
     while at < end:
         line = at
-        at = _after_space(at)
+        at = after_space(at)
         if at >= end:
             break
         if load8(at) == 10:
@@ -301,7 +122,7 @@ def scan(
             break
         depth = 0
         frame = stack
-        store64(frame, 1)
+        store64(frame + NODE, 1)
         store64(frame + KEPT, 0)
         store64(frame + OPENED, at + 1)
         store64(frame + ENDED, at + 1)
@@ -312,7 +133,7 @@ def scan(
         at += 1
         fresh = True
         while True:
-            node = load_i64(frame)
+            node = load_i64(frame + NODE)
             act = np.int64(0)
             closing = False
             if node >= 0:
@@ -324,7 +145,7 @@ def scan(
                 if hit:
                     at += size + 3
                 else:
-                    at = _after_space(at)
+                    at = after_space(at)
                     if load8(at) == 34:
                         at += 1
                         stop = string_end(at, limit)
@@ -342,7 +163,7 @@ def scan(
                                 store32(sizes + kid * 4, size)
                         if kid < unknown:
                             store32(follow + previous * 4, kid)
-                        at = _after_space(stop + 1)
+                        at = after_space(stop + 1)
                         if load8(at) != 58:
                             break
                         at += 1
@@ -354,15 +175,15 @@ def scan(
                     previous = kid
                     act = load_i16(actions + (node * stride + kid) * 2)
             else:
-                at = _after_space(at)
+                at = after_space(at)
                 if load8(at) == 93 and fresh:
                     closing = True
             fresh = False
             if not closing:
-                at = _after_space(at)
+                at = after_space(at)
                 byte = load8(at)
                 if act > 0:
-                    at, outcome = _read_column(at, row, columns + (act - 1) * COLUMN, limit)
+                    at, outcome = read_column(at, row, columns + (act - 1) * COLUMN, limit)
                     if outcome == 1:
                         seen |= np.int64(1) << (act - 1)
                     elif outcome == 0:
@@ -395,7 +216,7 @@ def scan(
                         child = dropped
                     depth += 1
                     frame += FRAME
-                    store64(frame, child)
+                    store64(frame + NODE, child)
                     store64(frame + ACT, act)
                     store64(frame + KEPT, 1 if child < 0 or child == dropped else 0)
                     store64(frame + OPENED, at + 1)
@@ -407,9 +228,11 @@ def scan(
                     at, form, _, _, exponent = read_number(at)
                     if form == UNREAD or exponent > 280:
                         break
-                elif (byte == 110 and load64(at) & _LOW == _NULL) or (byte == 116 and load64(at) & _LOW == _TRUE):
+                elif (byte == 110 and load64(at) & FOUR_BYTES == NULL) or (
+                    byte == 116 and load64(at) & FOUR_BYTES == TRUE
+                ):
                     at += 4
-                elif byte == 102 and load64(at) & _LOW == _FALS and load8(at + 4) == 101:
+                elif byte == 102 and load64(at) & FOUR_BYTES == FALS and load8(at + 4) == 101:
                     at += 5
                 else:
                     break
@@ -431,7 +254,7 @@ def scan(
                         else:
                             store64(frame + KEPT, 1)
                         store64(frame + ENDED, at)
-                    at = _after_space(at)
+                    at = after_space(at)
                     byte = load8(at)
                     if byte == 44:
                         at += 1
@@ -439,7 +262,7 @@ def scan(
                             begin = at
                         break
                 closing = False
-                if load8(at) != (125 if load_i64(frame) >= 0 else 93):
+                if load8(at) != (125 if load_i64(frame + NODE) >= 0 else 93):
                     open_still = False
                     break
                 at += 1
@@ -456,7 +279,7 @@ def scan(
         if at == 0 or depth >= 0:
             at = line
             break
-        tail = _after_space(at)
+        tail = after_space(at)
         if tail < end and load8(tail) != 10:
             at = line
             break
@@ -469,11 +292,11 @@ def scan(
             missing &= missing - 1
             store64(column + NULLS, load_i64(column + NULLS) + 1)
             store8(load_i64(column + VALID) + row, 0)
-            if load_i64(column) == 5:
+            if load_i64(column + KIND) == TEXTS:
                 offsets = load_i64(column + FILL) + row * 4
                 store32(offsets + 4, load_i32(offsets))
             else:
-                _store_integer(load_i64(column + TARGET), row, load_i64(column + WIDTH), load_i64(column + FILL))
+                store_integer(load_i64(column + TARGET), row, load_i64(column + WIDTH), load_i64(column + FILL))
         if rest:
             copy_text(rest + out, begin, at - begin)
             store64(rest_offsets + (row + 1) * 8, out + at - begin)

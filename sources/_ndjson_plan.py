@@ -8,15 +8,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._ndjson_kernels import COLUMN, EPOCH, FILL, KEYS, KIND, LEAST, MOST, UNIT, WIDTH
+from ._ndjson_kernels import KEYS
 from ._ndjson_simd import PADDING
 from ._ndjson_spec import TIME_UNITS, Column
 from ._ndjson_text import hash_text
+from ._ndjson_values import (
+    CODES,
+    COLUMN,
+    EPOCH,
+    FILL,
+    FLAGS,
+    FLOATS,
+    INTEGERS,
+    KIND,
+    LEAST,
+    MOST,
+    TEXT_TIMES,
+    TEXTS,
+    TIMES,
+    UNIT,
+    WIDTH,
+)
 
-__all__ = ["TEXT", "Keys", "Plan", "address"]
+__all__ = ["Keys", "Plan", "address"]
 
-#: Kinds of columns as the scanner knows them.
-INTEGER, REAL, NUMBER_TIME, BOOLEAN, DICTIONARY, TEXT, TEXT_TIME = range(7)
 #: Keys not named in a path that one scan may learn, so that it can guess what follows them.
 _LEARN = 192
 
@@ -112,12 +127,12 @@ def _as_int64(value: int) -> int:
 
 def _kind(column: Column) -> int:
     if column.unit is not None:
-        return TEXT_TIME if column.unit == "iso" else NUMBER_TIME
+        return TEXT_TIMES if column.unit == "iso" else TIMES
     if column.is_integer:
-        return INTEGER
+        return INTEGERS
     if column.is_float:
-        return REAL
-    return {"bool": BOOLEAN, "utf8": TEXT}.get(column.type, DICTIONARY)
+        return FLOATS
+    return {"bool": FLAGS, "utf8": TEXTS}.get(column.type, CODES)
 
 
 def _fill(column: Column) -> int:

@@ -21,7 +21,7 @@ from ..pipeline.memory import Lease
 from ..pipeline.source import Block, Decoded, Position, SourceReader
 from ._ndjson_decode import Layout, Text, decode_text
 from ._ndjson_detect import BOM, HEAD_BYTES, check_head
-from ._ndjson_kernels import count_records
+from ._ndjson_lines import count_records
 from ._ndjson_plan import address
 from ._ndjson_simd import PADDING
 from ._ndjson_spec import MOST_RECORDS

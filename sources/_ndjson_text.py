@@ -28,7 +28,6 @@ __all__ = [
     "gather",
     "hash_text",
     "intern",
-    "line_end",
     "read_iso",
     "same_text",
     "skip_string",
@@ -119,14 +118,6 @@ def copy_text(target: Any, source: Any, size: Any) -> Any:
     while done < size:
         store_move32(target + done, source + done)
         done += 32
-
-
-@kernel
-def line_end(at: Any, end: Any) -> Any:
-    """The address of the newline that ends the line at `at`, or `end`."""
-    while at < end and load8(at) != 10:
-        at += 1
-    return at
 
 
 @kernel
