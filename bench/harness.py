@@ -147,7 +147,7 @@ def write(folder: Path, case: Case, outcomes: Sequence[Outcome], *, quick: bool)
         "rules": case.rules,
         "quick": quick,
         "machine": machine,
-        "contenders": [_entry(outcome) for outcome in outcomes],
+        "contenders": [_entry(outcome, rates=case.rates) for outcome in outcomes],
         "ratios": [_ratio(our, peer) for our in ours for peer in peers],
     }
     (folder / f"{case.name}.json").write_text(json.dumps(data, indent=2) + "\n")
@@ -202,12 +202,15 @@ def _missing(contender: Contender) -> str:
     return ""
 
 
-def _entry(outcome: Outcome) -> dict[str, Any]:
+def _entry(outcome: Outcome, *, rates: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": outcome.contender.name, "ours": outcome.contender.ours}
     if outcome.problem:
         return {**entry, "problem": outcome.problem}
-    rates = {"median_per_s": outcome.median, "rates_per_s": outcome.rates, "units": outcome.units}
-    return {**entry, **rates, **({"values": _medians(outcome), "all_values": outcome.values} if outcome.values else {})}
+    if rates:
+        entry |= {"median_per_s": outcome.median, "rates_per_s": outcome.rates, "units": outcome.units}
+    if outcome.values:
+        entry |= {"values": _medians(outcome), "all_values": outcome.values}
+    return entry
 
 
 def _ratio(ours: Outcome, peer: Outcome) -> dict[str, Any]:

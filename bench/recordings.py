@@ -103,7 +103,7 @@ def market(scratch: Path, messages: int, name: str) -> tuple[Path, int]:
     with target.open("wb") as stream:
         for turn in range(turns):
             once[places] = (numbers + np.uint64(turn * stride)).astype(">u8").view(np.uint8)
-            stream.write(once)
+            stream.write(once.tobytes())
     return target, turns * count
 
 

@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from operator_harness import (
     assert_boundaries_do_not_matter,
     assert_restorable,
+    digest,
     event_times,
     events,
     run_operator,
 )
-from penstock.ops import aggregates as agg
+from penstock.ops import agg
 from penstock.ops.window import Session, Sliding, Tumbling, Window
 from penstock.pipeline.columns import event_ns
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import GraphError, StateLimitError
 from penstock.pipeline.operator import END_OF_TIME
+from penstock.pipeline.stream import read
+from penstock.sources.memory import Rows
 
 ALL = {
     "rows": agg.count(),
@@ -396,3 +399,13 @@ def test_a_window_is_a_plain_value_that_pickles() -> None:
     again = pickle.loads(pickle.dumps(spec))
     assert again == spec
     assert hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize("runner", ["inline", "local"])
+def test_key_by_and_window_are_words_of_the_language(runner: str) -> None:
+    batch = _market(3_000)
+    values = {"volume": agg.sum("size")}
+    stream = read(Rows(batch, rows_per_batch=100)).key_by("symbol").window(Tumbling("1s"), values)
+    got = pa.Table.from_batches(list(stream.iterate(runner=runner)), stream.schema)
+    expected = run_operator(Window(Tumbling("1s"), values, keys=("symbol",)), batch)
+    assert digest(got) == expected.digest
