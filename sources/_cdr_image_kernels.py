@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, head, text, u16, u32
+from ._cdr_kernels import Bytes, Ints, align, head, move, text, u16, u32
 
 __all__ = ["H264", "H265", "JPEG", "OTHER", "PNG", "gather", "images", "look"]
 
@@ -61,7 +61,7 @@ def images(
 def gather(b: Bytes, at: Ints, size: Ints, offsets: Ints, out: Bytes) -> None:
     """Pieces of `b`, one behind the other, at `offsets` of `out`."""
     for i in range(at.shape[0]):
-        out[offsets[i] : offsets[i] + size[i]] = b[at[i] : at[i] + size[i]]
+        move(out, offsets[i], b, at[i], size[i])
 
 
 @kernel

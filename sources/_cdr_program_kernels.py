@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, text, u32
+from ._cdr_kernels import Bytes, Ints, align, move, text, u32
 
 __all__ = [
     "BEGIN_FIXED",
@@ -51,9 +51,19 @@ def measure(
             )
         status[i] = bad
         if bad:
-            values[:], lists[:], totals[:] = values_before, lists_before, totals_before
+            _assign(values, values_before)
+            _assign(lists, lists_before)
+            _assign(totals, totals_before)
         else:
-            values_before[:], lists_before[:], totals_before[:] = values, lists, totals
+            _assign(values_before, values)
+            _assign(lists_before, lists)
+            _assign(totals_before, totals)
+
+
+@kernel
+def _assign(to: Any, values: Any) -> None:
+    for i in range(to.shape[0]):  # a slice would be the same and takes much longer to compile
+        to[i] = values[i]
 
 
 @kernel
@@ -108,7 +118,7 @@ def _run(
                 return 3
             if write:
                 to = bases[y] + values[y]
-                arena[to : to + n] = b[at : at + n]
+                move(arena, to, b, at, n)
             elif not _is_utf8(b, at, n):
                 return 11
             values[y] += n
@@ -154,7 +164,7 @@ def _run(
 @kernel
 def _copy(b: Any, p: int, arena: Any, to: int, count: int, width: int, big: bool) -> None:
     if not big or width == 1:
-        arena[to : to + count * width] = b[p : p + count * width]
+        move(arena, to, b, p, count * width)
         return
     for i in range(count):
         for j in range(width):

@@ -36,7 +36,8 @@ def scans(
         bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i])
         listed: Any = np.int64(0)
         behind: Any = np.int64(0)
-        shape[i, :] = 0
+        for j in range(7):
+            shape[i, j] = 0
         if bad == 0:
             p = align(p, origin, 4)
             if end - p < 12:
