@@ -28,7 +28,7 @@ class ColumnDigest(ABC):
         rows = len(array)
         if array.null_count:
             missing = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
-            self._nulls.update(missing + self._rows)
+            self._nulls.update((missing + self._rows).data)
             array = array.drop_null()
         self._rows += rows
         if len(array):
@@ -106,7 +106,7 @@ class _Boolean(ColumnDigest):
     def add(self, array: pa.Array) -> None:
         first, bit = divmod(array.offset, 8)
         data = np.frombuffer(array.buffers()[1], np.uint8)[first : first + (bit + len(array) + 7) // 8]
-        self._values.update(np.unpackbits(data, count=bit + len(array), bitorder="little")[bit:])
+        self._values.update(np.unpackbits(data, count=bit + len(array), bitorder="little")[bit:].data)
 
 
 class _Binary(ColumnDigest):
@@ -122,7 +122,7 @@ class _Binary(ColumnDigest):
     def add(self, array: pa.Array) -> None:
         _, offsets, data = array.buffers()
         bounds = np.frombuffer(offsets, self._offset, len(array) + 1, array.offset * self._offset.itemsize)
-        self._values.update(np.diff(bounds))
+        self._values.update(np.diff(bounds).data)
         if data is not None:
             self._bytes.update(memoryview(data)[int(bounds[0]) : int(bounds[-1])])
 
@@ -142,7 +142,7 @@ class _List(ColumnDigest):
 
     def add(self, array: pa.Array) -> None:
         bounds = np.frombuffer(array.buffers()[1], self._offset, len(array) + 1, array.offset * self._offset.itemsize)
-        self._values.update(np.diff(bounds))
+        self._values.update(np.diff(bounds).data)
         first, end = int(bounds[0]), int(bounds[-1])
         if end > first:
             self._child.update(array.values.slice(first, end - first))
@@ -231,7 +231,7 @@ class _Dictionary(ColumnDigest):
         super().update(indices)
 
     def add(self, array: pa.Array) -> None:
-        self._values.update(self._hashes.take(array.to_numpy()))
+        self._values.update(self._hashes.take(array.to_numpy()).data)
 
     def _refresh(self, dictionary: pa.Array) -> None:
         # The array is kept beside its key: as long as it lives, no other one can have its addresses.

@@ -74,7 +74,7 @@ def _sizes(array: Any) -> int | npt.NDArray[np.int64]:
     if isinstance(kind, pa.BaseExtensionType):
         return _sizes(array.storage)
     if isinstance(kind, pa.DictionaryType):
-        return kind.index_type.bit_width // 8
+        return int(kind.index_type.bit_width) // 8
     if pa.types.is_null(kind):
         return 0
     if isinstance(kind, pa.StructType):
@@ -101,7 +101,7 @@ def _list_sizes(array: Any) -> int | npt.NDArray[np.int64]:
         size = array.type.list_size
         sizes = _sizes(present.values.slice(present.offset * size, len(present) * size))
         if isinstance(sizes, int):
-            return size * sizes
+            return int(size) * sizes
         lengths = np.where(np.asarray(array.is_valid()), size, 0)
     else:
         bounds = value_bounds(present)

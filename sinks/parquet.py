@@ -269,7 +269,7 @@ def _written_schema(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema
 def _repeats(kind: pa.DataType) -> bool:
     """Whether Parquet's own dictionary encoding is worth trying."""
     types = pa.types
-    return types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_int16(kind)
+    return any(test(kind) for test in (types.is_dictionary, types.is_string, types.is_large_string, types.is_int16))
 
 
 def _can_name_a_folder(kind: pa.DataType) -> bool:
