@@ -279,7 +279,7 @@ def _typed(name: str, value: Any) -> Any:
     elif name == "ts_event":
         good = type(value) is int and abs(value) <= 1 << 62
     elif name in ("real", "short"):
-        good = type(value) in (int, float) and abs(value) < 2**1023
+        good = type(value) in (int, float) and abs(value) < 1 << 1024
         value = float(value) if good else value
         if good and name == "short":
             with np.errstate(over="ignore"):
