@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ..pipeline import Flow
@@ -62,8 +63,14 @@ def run_demo(
 def first_rows(results: Path, rows: int = 5) -> str:
     """The first rows of a Parquet dataset as a table; tensors show their first numbers."""
     found = ds.dataset(results, format="parquet").head(rows)
-    shown = [name for name in found.column_names if name not in ("ts_recv",) and not name.startswith("right_")]
-    return table(shown, [[_cell(found[name][row].as_py()) for name in shown] for row in range(found.num_rows)])
+    shown = [name for name in found.column_names if name != "ts_recv" and not name.startswith("right_")][:10]
+    columns = {name: _values(found[name]) for name in shown}
+    return table(shown, [[_cell(columns[name][row]) for name in shown] for row in range(found.num_rows)])
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Python values; times as text, since Python's own end at microseconds."""
+    return list((column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column).to_pylist())
 
 
 def _cell(value: Any) -> str:
@@ -71,7 +78,7 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return "[" + " ".join(_cell(item) for item in value[:3]) + (" ...]" if len(value) > 3 else "]")
-    return value.isoformat(sep=" ") if hasattr(value, "isoformat") else str(value)
+    return str(value)
 
 
 def _say(text: str) -> None:

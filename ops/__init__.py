@@ -2,6 +2,7 @@
 
 from ..pipeline.registry import supplies
 from . import aggregates as agg
+from .actions import ActionSequence
 from .batch import Batch
 from .book import BookFeatures
 from .image import DecodeImage
@@ -14,6 +15,7 @@ from .watermark import Watermark
 from .window import Session, Sliding, Tumbling, Window
 
 __all__ = [
+    "ActionSequence",
     "Batch",
     "BookFeatures",
     "DecodeImage",

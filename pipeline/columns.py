@@ -70,29 +70,38 @@ def as_numpy(array: pa.Array) -> npt.NDArray[Any]:
     dtype, shape = layout
     offset, rows = array.offset, len(array)
     if not shape and not pa.types.is_dictionary(kind):
-        data = array.buffers()[1]
-        if rows == 0 or data is None:
-            return np.empty(rows, dtype)
-        return np.frombuffer(data, dtype, rows, offset * dtype.itemsize)
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-        offset = array.offset
-    while pa.types.is_fixed_size_list(array.type):
-        offset *= array.type.list_size
-        array = array.values
-        offset += array.offset
-    if pa.types.is_dictionary(array.type):
-        array = array.indices
-        offset = array.offset
-    data = array.buffers()[1]
-    per_row = math.prod(shape)
-    if rows == 0 or data is None:
-        return np.empty((rows, *shape), dtype)
-    unit = dtype.itemsize
-    if pa.types.is_fixed_size_binary(array.type):
-        offset *= array.type.byte_width
-    view = np.frombuffer(data, dtype, count=rows * per_row, offset=offset * unit)
-    return view.reshape((rows, *shape)) if shape else view
+        return _view(array.buffers()[1], dtype, (rows,), offset * dtype.itemsize)
+    per_row = 1
+    while True:  # down to the array whose buffer holds the values; `offset` counts its elements
+        if isinstance(array, pa.ExtensionArray):
+            inner = array.storage
+            offset += inner.offset - array.offset
+        elif pa.types.is_fixed_size_list(array.type):
+            inner = array.values
+            offset = offset * array.type.list_size + inner.offset
+            per_row *= array.type.list_size
+            if inner.null_count and inner.slice(offset - inner.offset, rows * per_row).null_count:
+                raise ValueError("a column with nulls inside its rows has no numpy view; fill them first")
+        elif pa.types.is_dictionary(array.type):
+            inner = array.indices
+            offset += inner.offset - array.offset
+        else:
+            break
+        array = inner
+    unit = array.type.byte_width if pa.types.is_fixed_size_binary(array.type) else dtype.itemsize
+    return _view(array.buffers()[1], dtype, (rows, *shape), offset * unit)
+
+
+def _view(data: pa.Buffer | None, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> npt.NDArray[Any]:
+    items = math.prod(shape)
+    if items == 0 or data is None:
+        view = np.empty(shape, dtype)
+    else:
+        view = np.frombuffer(data, dtype, items, start)
+        if len(shape) > 1:
+            view = view.reshape(shape)
+    view.flags.writeable = False  # Arrow calls memory of its own mutable; a batch that has left its stage is not
+    return view
 
 
 def event_ns(batch: pa.RecordBatch, name: str = "ts_event") -> npt.NDArray[np.int64]:

@@ -115,9 +115,8 @@ def _accelerator(data: dict[str, Any]) -> str:
         f"first batch after {hop['start_s']:.2f} s",
     ]
     if hop["ceiling_rows_per_s"]:
-        lines.append(
-            f"  with cached input it does {hop['ceiling_rows_per_s']:,.1f} rows/s: this run reached {hop['ceiling_ratio']:.0%}"
-        )
+        ceiling, reached = hop["ceiling_rows_per_s"], hop["ceiling_ratio"]
+        lines.append(f"  with cached input it does {ceiling:,.1f} rows/s: this run reached {reached:.0%}")
     lines += [f"  {key}: {_short(value)}" for key, value in hop["model"].items()]
     waits = [entry for entry in hop["ledger"] if entry["ms"] >= 0.05]
     if waits:

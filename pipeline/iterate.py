@@ -50,6 +50,7 @@ class _Delivery(Sink):
         self._changed = threading.Condition()
         #: Without a limit the inline runner, which fills and empties in one thread, cannot block itself.
         self.limited = True
+        self._ended = False
 
     def write(self, batch: pa.RecordBatch) -> None:
         with self._changed:
@@ -63,13 +64,23 @@ class _Delivery(Sink):
     def take(self, timeout: float) -> pa.RecordBatch | None:
         """The next batch, waiting for it up to `timeout` seconds."""
         with self._changed:
-            if not self._ready and timeout:
+            if not self._ready and not self._ended and timeout:
                 self._changed.wait(timeout)
             if not self._ready:
                 return None
             batch = self._ready.popleft()
             self._changed.notify_all()
             return batch
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def commit(self) -> None:
         """Everything was handed over."""
@@ -97,6 +108,7 @@ def _batches(graph: Graph, runner: str, options: RunOptions) -> Iterator[pa.Reco
         delivery = cell.sink
         if not isinstance(delivery, _Delivery):
             raise TypeError("the last step does not deliver")
+        cell.on_end = delivery.end
         if current.local is None:
             delivery.limited = False
             for _ in step_inline(current.runtime):
@@ -115,10 +127,11 @@ def _follow(current: Session, delivery: _Delivery) -> Iterator[pa.RecordBatch]:
         if batch is not None:
             yield batch
             continue
+        ended = delivery.ended and local.join(0.1)
         current.watch.look()
         if local.error is not None:
             raise local.error
-        if local.finished.is_set():
+        if ended or local.finished.is_set():
             return
 
 

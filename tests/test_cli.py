@@ -118,7 +118,8 @@ def test_quarantined_records_can_be_listed_and_shown(tmp_path: Path, capsys: pyt
                     raise ValueError("a multiple of fifty")
                 return size
 
-            flow = source(recording(1, 500), 50).map(picky, inputs=["size"], outputs={{"size": pa.int64()}}).write(sinks.Null())
+            picked = source(recording(1, 500), 50).map(picky, inputs=["size"], outputs={{"size": pa.int64()}})
+            flow = picked.write(sinks.Null())
             """
         )
     )

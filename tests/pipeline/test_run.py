@@ -87,7 +87,7 @@ def test_a_failing_sink_leaves_nothing_under_a_final_name(tmp_path: Path) -> Non
 
     stream = source(TABLE, 100)
     flow = stream.write(sinks.Parquet(tmp_path / "out")) + stream.write(sinks.Callback(fail), name="callback")
-    with pytest.raises(RunError, match="step 'callback'.*disk full"):
+    with pytest.raises(RunError, match=r"step 'callback'.*disk full"):
         flow.run()
     assert not list(tmp_path.rglob("*.parquet"))
 
