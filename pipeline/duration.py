@@ -16,7 +16,7 @@ _TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ns|us|ms|s|min|m|h)\s*")
 
 
 def nanoseconds(duration: Duration) -> int:
-    """`duration` in ns. Raises ValueError for a negative one or an unknown unit.
+    """`duration` in ns. Raises ValueError for a negative one, an unknown unit or a part of a nanosecond.
 
     >>> nanoseconds("1.5ms")
     1500000
@@ -27,7 +27,10 @@ def nanoseconds(duration: Duration) -> int:
         match = _TEXT.fullmatch(duration)
         if match is None:
             raise ValueError(f"{duration!r} is not a duration; write a number and one of {', '.join(_UNITS)}")
-        value = int(Decimal(match[1]) * _UNITS[match[2]])
+        exact = Decimal(match[1]) * _UNITS[match[2]]
+        value = int(exact)
+        if value != exact:
+            raise ValueError(f"{duration!r} is finer than a nanosecond")
     elif isinstance(duration, int) and not isinstance(duration, bool):
         value = duration
     else:
