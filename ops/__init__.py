@@ -1,6 +1,5 @@
 """What happens to data between a source and a model."""
 
-from ..pipeline.registry import supplies
 from . import aggregates as agg
 from .actions import ActionSequence
 from .batch import Batch
@@ -32,9 +31,3 @@ __all__ = [
     "Window",
     "agg",
 ]
-
-supplies("batch")(Batch)
-supplies("join_asof")(JoinAsof)
-supplies("merge")(Merge)
-supplies("sync")(Sync)
-supplies("watermark")(Watermark)

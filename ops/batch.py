@@ -21,6 +21,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ..pipeline.schema import check_event_schema, row_bytes
 from ._rows import Gatherer, Ints, Piece, rewrap
 
@@ -29,6 +30,7 @@ __all__ = ["Batch", "row_sizes"]
 _LEAST_LIMIT = 64 << 20
 
 
+@supplies("batch")
 @dataclass(frozen=True)
 class Batch(OperatorSpec):
     """Re-batch into batches of `rows` rows, closed earlier by `max_bytes` or by `max_age_ns` in event time.

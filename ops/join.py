@@ -20,6 +20,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ._key_codes import KeyCodes, key_kind
 from ._pending import PendingRows, TimeIndex
 from ._rows import Gatherer, Ints, RowStore, is_sorted
@@ -30,6 +31,7 @@ __all__ = ["JoinAsof"]
 _LEAST_HELD = 4096
 
 
+@supplies("join_asof")
 @dataclass(frozen=True)
 class JoinAsof(OperatorSpec):
     """Join each row of input 0 with the last row of input 1 whose event time is not after it.

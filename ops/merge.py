@@ -19,6 +19,7 @@ from ..pipeline.columns import event_ns
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ..pipeline.schema import check_event_schema, difference
 from ._rows import Gatherer, Ints, Piece, is_sorted, rewrap
 
@@ -28,6 +29,7 @@ __all__ = ["Merge"]
 _RUN_BYTES = 64 << 10
 
 
+@supplies("merge")
 @dataclass(frozen=True)
 class Merge(OperatorSpec):
     """All rows of all inputs, ordered by (``ts_event``, port, arrival).

@@ -21,6 +21,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds, readable_duration
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema
 from ._pending import PendingRows, TimeIndex
 from ._rows import Gatherer, Ints, RowStore
@@ -31,6 +32,7 @@ _MAX = np.uint64((1 << 64) - 1)
 _LEAST_LOOK = 1024
 
 
+@supplies("sync")
 @dataclass(frozen=True)
 class Sync(OperatorSpec):
     """Join each row of input 0 with the row of input 1 nearest in event time, at most `tolerance_ns` away.

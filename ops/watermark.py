@@ -19,12 +19,14 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.registry import supplies
 from ..pipeline.schema import check_event_schema
 from ._rows import Gatherer
 
 __all__ = ["Watermark"]
 
 
+@supplies("watermark")
 @dataclass(frozen=True)
 class Watermark(OperatorSpec):
     """Take rows that are more than `lateness_ns` behind the newest row before them out of the stream.

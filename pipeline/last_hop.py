@@ -18,7 +18,7 @@ from .hop import Infer
 from .operator import Operator
 from .slots import Slot, SlotRing
 
-__all__ = ["Filled", "InferOperator", "Pass", "PrefetchOperator", "calibration_inputs", "tensor_column"]
+__all__ = ["Filled", "InferOperator", "NoBatches", "Pass", "PrefetchOperator", "calibration_inputs", "tensor_column"]
 
 
 @dataclass(slots=True)
@@ -36,6 +36,21 @@ class Filled:
     @property
     def nbytes(self) -> int:
         return int(self.rest.nbytes)
+
+
+class NoBatches(Executor):
+    """Stands for a model that was not loaded: it wanted batches to be calibrated on, and the recording gives none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise RunError(
+            f"model {self._name!r} got a batch, but there was none to calibrate it on; read the recording again"
+        )
+
+    def report(self) -> Mapping[str, Any]:
+        return {"model": self._name, "loaded": "no: the pipeline gave it no batches"}
 
 
 class Pass(Operator):

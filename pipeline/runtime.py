@@ -21,7 +21,7 @@ from .errors import DecodeError
 from .executor import Executor
 from .hop import Infer, Prefetch
 from .hop_cells import InferCell, may_write_in_place
-from .last_hop import InferOperator, Pass, PrefetchOperator
+from .last_hop import InferOperator, NoBatches, Pass, PrefetchOperator
 from .ledger import Ledger
 from .memory import BufferPool
 from .operator import OperatorSpec
@@ -167,7 +167,10 @@ class Runtime:
         model_context = Context(
             consumer.id, pool=self.pool, clock=self.clock, metrics=self.metrics[consumer.id], stop=self.stop
         )
-        executor = infer.model.open(model_context, infer.rows, self._calibration.get(consumer.id, ()))
+        batches = self._calibration.get(consumer.id)
+        executor: Executor = NoBatches(infer.model.name)
+        if batches is None or batches:
+            executor = infer.model.open(model_context, infer.rows, batches or ())
         self.executors[consumer] = executor
         ring = SlotRing(infer.model.inputs, infer.rows, node.spec.slots, executor.device)
         self.rings[node] = ring
@@ -181,6 +184,8 @@ class Runtime:
     def measure_ceilings(self, seconds: float = 0.5, least: int = 5) -> None:
         """Run every model on the batch its slot still holds, without any input, and note the rate."""
         for node, executor in self.executors.items():
+            if isinstance(executor, NoBatches):
+                continue
             ring = self.rings[node.inputs[0].node]
             inputs, batches = ring.slots[0].device, 0
             started = now = self.clock.monotonic_ns()

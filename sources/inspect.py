@@ -30,16 +30,19 @@ class Format:
 
 #: In the order in which they are tried.
 FORMATS: tuple[Format, ...] = (
-    Format("MCAP", is_mcap, lambda path: inspect_mcap(path)),
-    Format("NDJSON", is_ndjson, lambda path: inspect_ndjson(path)),
-    Format("NASDAQ ITCH 5.0", is_itch, lambda path: inspect_itch(path)),
+    Format("MCAP", is_mcap, inspect_mcap),
+    Format("NDJSON", is_ndjson, inspect_ndjson),
+    Format("NASDAQ ITCH 5.0", is_itch, inspect_itch),
 )
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """Format, total `messages`, counts by topic or message type, time range and schema of a recording.
+    """What a recording holds, in the same keys for every format.
 
-    Raises FormatError if the file is empty or of no known format, and OSError if it cannot be read.
+    ``file``, ``bytes``, ``format``, total ``messages``, ``counts`` by topic or message type, ``time`` (``start`` and
+    ``end``, ISO-8601 and ns; None where the file does not tell), ``schema`` by topic or as one line, ``problem`` (None if
+    the file is whole), ``details`` that only this format has. Raises FormatError if the file is empty or of no known
+    format, and OSError if it cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -47,9 +50,37 @@ def inspect(path: str | Path) -> dict[str, Any]:
     head = _head(path)
     for candidate in FORMATS:
         if candidate.recognises(head):
-            return {"file": str(path), "bytes": path.stat().st_size, **candidate.describe(path)}
+            return {"file": str(path), "bytes": path.stat().st_size, **_in_common(candidate, candidate.describe(path))}
     names = ", ".join(known.name for known in FORMATS)
     raise FormatError(f"{path} begins with {head[:16].hex(' ')}, which is none of {names}")
+
+
+def _in_common(known: Format, found: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(found)
+    own.pop("format", None)
+    groups = own.get("topics") or own.get("types") or {}
+    topics = own.get("topics")
+    schema = own.pop("schema", None)
+    if topics:
+        schema = {name: topic["schema"] for name, topic in topics.items()}
+    return {
+        "format": known.name,
+        "messages": own.pop("messages"),
+        "counts": {
+            str(name): inner["messages"] if isinstance(inner, Mapping) else inner for name, inner in groups.items()
+        },
+        "time": own.pop("time", None) or _utc(own.get("time_range")),
+        "schema": schema or own.pop("columns", {}),
+        "problem": own.pop("problem", None) or own.pop("error", None),
+        "details": own,
+    }
+
+
+def _utc(time_range: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not time_range or "utc" not in time_range:
+        return None
+    start, end = time_range["utc"]
+    return {"start": start, "end": end}
 
 
 def _head(path: Path) -> bytes:
@@ -73,23 +104,21 @@ def _head(path: Path) -> bytes:
 def summary(found: Mapping[str, Any]) -> str:
     """What `inspect` found, for people."""
     lines = [f"{found['file']}: {found['format']}, {found['messages']:,} messages, {found['bytes']:,} bytes"]
-    for key, value in found.items():
-        if key in ("file", "format", "messages", "bytes"):
-            continue
-        if isinstance(value, Mapping):
-            lines.append(f"  {key}")
-            width = max((len(str(name)) for name in value), default=0)
-            lines += [f"    {name!s:<{width}}  {_cell(inner)}" for name, inner in value.items()]
-        else:
-            lines.append(f"  {key}: {_cell(value)}")
+    if found["problem"]:
+        lines.append(f"  problem: {found['problem']}")
+    if found["time"]:
+        lines.append(f"  time {found['time']['start']} to {found['time']['end']}")
+    names = found["details"].get("topics") or found["details"].get("types") or {}
+    width = max((len(name) for name in found["counts"]), default=0)
+    for name, count in found["counts"].items():
+        meaning = names.get(name)
+        what = meaning.get("type") or meaning.get("name") if isinstance(meaning, Mapping) else ""
+        lines.append(f"  {name:<{width}}  {count:>10,}  {what or ''}".rstrip())
+    if found["details"].get("topics"):
+        rows = {topic["type"]: topic["schema"] for topic in names.values()}
+        lines += [f"  rows of {kind}: {schema}" for kind, schema in sorted(rows.items())]
+    elif isinstance(found["schema"], Mapping):
+        lines.append("  keys: " + ", ".join(f"{name} {kind}" for name, kind in found["schema"].items()))
+    else:
+        lines.append(f"  rows: {found['schema']}")
     return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if abs(value) < 10**15 else str(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_cell(inner)}" for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_cell(inner) for inner in value)
-    return str(value)

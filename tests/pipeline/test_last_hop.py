@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from penstock import GraphError, models, sinks, tensor_type
+from penstock import GraphError, models, ops, sinks, tensor_type
 from penstock.models import TensorSpec
 from penstock.pipeline.columns import ColumnBlock, as_numpy
 from penstock.pipeline.context import Context
@@ -165,3 +165,16 @@ def test_on_a_gpu_the_slots_are_page_locked_and_the_rows_are_the_same() -> None:
         ring.release(slot)
     assert torch.from_numpy(ring.slots[0].memory).is_pinned()
     assert seen == [number * 64 * 1024.0 for number in range(20)]
+
+
+@pytest.mark.parametrize("runner", ["inline", "local"])
+def test_a_calibrated_model_that_gets_no_batches_is_not_loaded_and_the_run_completes(runner: str) -> None:
+    model = models.load("market", length=8, features=2, width=16, heads=2, layers=1, quantize="int8")
+
+    def nothing(price: np.ndarray) -> np.ndarray:
+        return price < 0
+
+    stream = source(TABLE, 97).filter(nothing, inputs=["price"]).apply(ops.RollingSequence(("price", "size"), length=8))
+    report = stream.batch(8).infer(model).write(sinks.Null()).run(runner=runner)
+    assert report.rows == 0
+    assert report["accelerator"]["model"]["loaded"].startswith("no:")
