@@ -105,7 +105,9 @@ class LocalRun:
                 else:
                     reading.deliver(work)
 
-            ordered = OrderedWork(reading.frame, reading.decode, give, window, runtime.stop)
+            ordered = OrderedWork(
+                reading.frame, reading.decode, give, window, runtime.stop, clock=runtime.clock.monotonic_ns
+            )
         elif stage.workers > 1:
             ordered = self._parallel_stage(stage, window)
         else:
@@ -151,7 +153,7 @@ class LocalRun:
             else:
                 first.end(port, trace)
 
-        return OrderedWork(take, work, give, window, runtime.stop)
+        return OrderedWork(take, work, give, window, runtime.stop, clock=runtime.clock.monotonic_ns)
 
     def _serial_loop(self, stage: Stage, activity: _Activity) -> None:
         inbox, cell = self._inboxes[stage.index], self.runtime.cells[stage.entry]

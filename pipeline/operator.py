@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from .context import Context
+from .context import BadRecord, Context
 
 __all__ = ["END_OF_TIME", "NO_TIME", "Operator", "OperatorSpec", "State"]
 
@@ -78,6 +78,14 @@ class OperatorSpec(ABC):
         is decided depends on event times and counts alone.
         """
         return False
+
+    def retry_row(self, record: BadRecord, schema: pa.Schema) -> pa.RecordBatch | None:
+        """For ``penstock quarantine rerun``: the input row that `record`, which this operator put aside itself, stands for.
+
+        `schema` is that of the first input; columns that the record does not hold are null. None (default) if the bytes
+        are not enough to try it again. Rows on which a stateless operator raises need nothing: they are put aside whole.
+        """
+        return None
 
     def cause(self) -> str:
         """What time spent here is charged to when the accelerator waits: source, decode, sync, batch fill, ..."""

@@ -18,6 +18,9 @@ class OrderedWork(Generic[T]):
 
     At most `window` items are between the two, so that a slow `give` holds back `take`. `take` gives None at the end,
     which is given on as the last item.
+
+    Workers that would only hand the interpreter's lock to and fro are worse than none: while an item takes less than
+    `worthwhile_ns` on average, all but the first pause.
     """
 
     def __init__(
@@ -27,6 +30,9 @@ class OrderedWork(Generic[T]):
         give: Callable[[T | None], None],
         window: int,
         stop: threading.Event,
+        *,
+        clock: Callable[[], int],
+        worthwhile_ns: int = 250_000,
     ) -> None:
         self._take, self._work, self._give = take, work, give
         self._window, self._stop = window, stop
@@ -37,10 +43,18 @@ class OrderedWork(Generic[T]):
         self._exhausted = False
         self._done: dict[int, T | None] = {}
         self._giving = False
+        self._clock, self._worthwhile_ns = clock, worthwhile_ns
+        self._mean_ns = float(worthwhile_ns)
+        self._workers = 0
 
     def run(self) -> None:
         """What each worker runs until the end. Raises Stopped when the run is abandoned."""
+        with self._changed:
+            first = self._workers == 0
+            self._workers += 1
         while True:
+            if not first:
+                self._pause_while_not_worthwhile()
             with self._taking:
                 if self._exhausted:
                     return
@@ -50,8 +64,14 @@ class OrderedWork(Generic[T]):
                 self._taken += 1
                 self._exhausted = item is None
             if item is not None:
+                started = self._clock()
                 item = self._work(item)
+                self._mean_ns += (self._clock() - started - self._mean_ns) / 8
             self._finish(ticket, item)
+
+    def _pause_while_not_worthwhile(self) -> None:
+        while self._mean_ns < self._worthwhile_ns and not self._exhausted and not self._stop.wait(0.02):
+            pass
 
     def _wait_for_room(self) -> None:
         with self._changed:

@@ -104,6 +104,13 @@ class SourceSpec(ABC):
         """Up to `wanted` independent parts. The default is one: the whole."""
         return (Split(0, 1),)
 
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """For ``penstock quarantine rerun``: decode `record`, which this source put aside, again and on its own.
+
+        Columns that its bytes do not hold are null. None (default) if they are not enough to tell whether it decodes.
+        """
+        return None
+
     @property
     def block_bound(self) -> int:
         """Upper bound of the bytes of one block with the batches decoded from it, for the memory plan."""

@@ -28,6 +28,7 @@ class Collect(SinkSpec):
     batches: list[pa.RecordBatch] = field(default_factory=list, init=False, compare=False, repr=False)
 
     kind: ClassVar[str] = "collect"
+    own_thread: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
@@ -87,6 +88,7 @@ class Null(SinkSpec):
     """Take rows and keep nothing but their number, which the report has: for measuring what is in front."""
 
     kind: ClassVar[str] = "null"
+    own_thread: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from ..pipeline.columns import is_fixed_width
 from ..pipeline.context import Context
 from ..pipeline.duration import Duration, nanoseconds
 from ..pipeline.errors import FormatError
-from ..pipeline.schema import check_event_schema
+from ..pipeline.schema import check_event_schema, row_bytes
 from ..pipeline.source import Block, Decoded, Position, SourceReader, SourceSpec, Split
 
 __all__ = ["Rows"]
@@ -51,7 +52,9 @@ class Rows(SourceSpec):
         return self.label
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        return _RowsReader(self._batches(), self.rows_per_batch, int((position or {}).get("row", 0)))
+        fixed = all(is_fixed_width(f.type) for f in self.schema)
+        per_row = row_bytes(self.schema) if fixed else None
+        return _RowsReader(self._batches(), self.rows_per_batch, int((position or {}).get("row", 0)), per_row)
 
     def _batches(self) -> Sequence[pa.RecordBatch]:
         if isinstance(self.data, pa.Table):
@@ -65,8 +68,8 @@ class Rows(SourceSpec):
 
 
 class _RowsReader(SourceReader):
-    def __init__(self, batches: Iterable[pa.RecordBatch], size: int, start: int) -> None:
-        self._batches, self._size, self._start = batches, size, start
+    def __init__(self, batches: Iterable[pa.RecordBatch], size: int, start: int, per_row: int | None) -> None:
+        self._batches, self._size, self._start, self._per_row = batches, size, start, per_row
 
     def blocks(self) -> Iterator[Block]:
         row, index = 0, 0
@@ -78,7 +81,8 @@ class _RowsReader(SourceReader):
                     continue
                 piece = piece.slice(max(0, piece.num_rows - (row - self._start)))
                 first = row - piece.num_rows
-                yield Block(index, first, piece.num_rows, piece.nbytes, {"row": row}, piece)
+                nbytes = piece.nbytes if self._per_row is None else self._per_row * piece.num_rows
+                yield Block(index, first, piece.num_rows, nbytes, {"row": row}, piece)
                 index += 1
 
     def decode(self, block: Block) -> Decoded:

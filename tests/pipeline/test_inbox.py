@@ -107,7 +107,9 @@ def test_ordered_work_gives_in_the_order_it_took_and_ends_once(workers: int) -> 
             barrier.wait(0.0005)
         return item * item
 
-    ordered = OrderedWork(lambda: next(taken, None), work, given.append, workers + 1, threading.Event())
+    ordered = OrderedWork(
+        lambda: next(taken, None), work, given.append, workers + 1, threading.Event(), clock=RealClock().monotonic_ns
+    )
     threads = [in_thread(ordered.run) for _ in range(workers)]
     for thread in threads:
         thread.join(30)
