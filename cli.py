@@ -81,11 +81,25 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(doctor)
     doctor.set_defaults(command=_doctor)
 
-    quarantine = commands.add_parser("quarantine", help="look at records that were put aside")
-    quarantine.add_argument("action", choices=["list", "show"])
-    quarantine.add_argument("folder", type=Path)
-    quarantine.add_argument("record", nargs="?", help="for show: the record's name in the list")
-    quarantine.set_defaults(command=_quarantine)
+    quarantine = commands.add_parser("quarantine", help="look at records that were put aside, and try them again")
+    actions = quarantine.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="one line a record: name, step, place, operation, error")
+    listing.add_argument("folder", type=Path)
+    listing.set_defaults(command=_quarantine_list)
+    show = actions.add_parser("show", help="a record with its first bytes")
+    show.add_argument("folder", type=Path)
+    show.add_argument("record", help="the record's name in the list")
+    show.set_defaults(command=_quarantine_show)
+    again = actions.add_parser("rerun", help="try every record again; exit status 0 if all decode now, else 1")
+    again.add_argument("folder", type=Path)
+    _flow_options(again)
+    again.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.arrow",
+        help="write the rows that decode now, as FILE-STEP.arrow for each step",
+    )
+    again.set_defaults(command=_quarantine_rerun)
     return parser
 
 
@@ -192,17 +206,48 @@ def _demo(arguments: argparse.Namespace) -> int:
     )
 
 
-def _quarantine(arguments: argparse.Namespace) -> int:
+def _quarantine_list(arguments: argparse.Namespace) -> int:
     from .pipeline.quarantine import read_quarantine
 
     records = read_quarantine(arguments.folder)
-    if arguments.action == "list":
-        for record in records:
-            print(
-                f"{record.name}  {record.step}  {record.place}  {record.operation}: {record.error}  ({record.nbytes} bytes)"
-            )
-        print(f"{len(records)} records")
-        return 0
+    for record in records:
+        what = f"{record.operation}: {record.error}  ({record.nbytes} bytes)"
+        print(f"{record.name}  {record.step}  {record.place}  {what}")
+    print(f"{len(records)} records")
+    return 0
+
+
+def _quarantine_rerun(arguments: argparse.Namespace) -> int:
+    from urllib.parse import quote
+
+    from .pipeline.context import Context
+    from .pipeline.quarantine import read_quarantine
+    from .pipeline.rerun import rerun
+    from .sinks import ArrowIpc
+
+    out: Path = arguments.out or Path()
+    written: list[Path] = []
+
+    def keep(step: str, schema: Any) -> Any:
+        written.append(out.parent / f"{out.stem}-{quote(step, safe='')}{out.suffix}")
+        return ArrowIpc(written[-1]).open(Context(step), schema)
+
+    records = read_quarantine(arguments.folder)
+    flow = _load(arguments.file, arguments.flow)
+    good = 0
+    for attempt in rerun(records, flow, keep if arguments.out is not None else None):
+        print(attempt)
+        good += attempt.error is None
+    for path in written:
+        print(f"wrote {path}")
+    print(f"{good} of {len(records)} records decode now")
+    return 0 if good == len(records) else 1
+
+
+def _quarantine_show(arguments: argparse.Namespace) -> int:
+    from .pipeline.quarantine import read_quarantine
+
+    records = read_quarantine(arguments.folder)
     chosen = next((record for record in records if record.name == arguments.record), None)
     if chosen is None:
         raise PenstockError(f"no record {arguments.record!r} in {arguments.folder}; see penstock quarantine list")

@@ -132,6 +132,12 @@ class DecodeImage(OperatorSpec):
             raise GraphError(f"there is already a column {self.output!r}: choose another output=")
         return schema.append(pa.field(self.output, self.tensor, nullable=False))
 
+    def retry_row(self, record: BadRecord, schema: pa.Schema) -> pa.RecordBatch | None:
+        """`seq` and the encoded image; everything else is null, so the first bytes tell the codec."""
+        known = {"seq": record.seq, self.column: record.data}
+        columns = [pa.array([known.get(field.name)], field.type) for field in schema]
+        return pa.RecordBatch.from_arrays(columns, names=schema.names)
+
     def open(self, context: Context, *inputs: pa.Schema) -> Operator:
         return _DecodeImages(self, context, self.output_schema(*inputs))
 

@@ -7,11 +7,11 @@ process's memory, which then grows with the file.
 from __future__ import annotations
 
 import zlib
-from io import FileIO
+from io import BytesIO, FileIO
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["GzipFeed", "PlainFeed", "open_feed"]
+__all__ = ["BytesFeed", "GzipFeed", "PlainFeed", "open_feed"]
 
 _STEP = 1 << 18
 
@@ -22,7 +22,7 @@ class PlainFeed:
     error: str | None = None
 
     def __init__(self, path: str) -> None:
-        self._file = FileIO(path)
+        self._file: BinaryIO | FileIO = FileIO(path)
 
     def seek(self, offset: int) -> None:
         self._file.seek(offset)
@@ -31,7 +31,7 @@ class PlainFeed:
         """Fill `view`; fewer bytes mean that the end is reached."""
         done = 0
         while done < len(view):
-            count = self._file.readinto(view[done:]) or 0
+            count = self._file.readinto(view[done:]) or 0  # type: ignore[union-attr]
             if not count:
                 break
             done += count
@@ -39,6 +39,13 @@ class PlainFeed:
 
     def close(self) -> None:
         self._file.close()
+
+
+class BytesFeed(PlainFeed):
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = BytesIO(data)
 
 
 class GzipFeed:

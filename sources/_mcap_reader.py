@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import FormatError
+from ..pipeline.memory import BufferPool
 from ..pipeline.source import Block, Decoded, Position, SourceReader, Split
 from ._mcap_catalog import BROKEN, CHUNKED
 from ._mcap_chunk import Loaded, RecordFile, unpack
@@ -16,7 +18,7 @@ from ._mcap_contents import Contents, Unit
 from ._mcap_kernels import count_messages, find_messages
 from .cdr import MessageDecoder
 
-__all__ = ["McapReader"]
+__all__ = ["McapReader", "retry_message"]
 
 #: Bytes of an unreadable piece that go to quarantine; its place and size are always told.
 QUARANTINED_BYTES = 16 << 20
@@ -107,6 +109,22 @@ class McapReader(SourceReader):
         if unit.piece.kind == CHUNKED:
             return f"{self._file.path}, chunk at byte {unit.piece.offset}, offset {offset}"
         return f"{self._file.path}, byte {unit.piece.offset + offset}"
+
+
+def retry_message(record: BadRecord, decoder: MessageDecoder) -> Decoded | None:
+    """Decode a quarantined message on its own; None if nothing in it says when it was."""
+    data = np.frombuffer(record.data + bytes(64), np.uint8)
+    one, size = np.zeros(1, np.int64), np.array([len(record.data)], np.int64)
+    found = decoder(data, one, size, one, record.seq or 0, BufferPool())
+    bad = [BadRecord(record.place, record.operation, error, record.data, record.seq) for _, error in found.bad]
+    if bad:
+        return Decoded((), bad)
+    if not found.batch.num_rows or found.batch.column("ts_event")[0].value == 0:
+        return None
+    columns = dict(zip(found.batch.schema.names, found.batch.columns, strict=True))
+    columns["ts_recv"] = pa.nulls(1, columns["ts_recv"].type)
+    columns["seq"] = pa.array([record.seq], pa.uint64())
+    return Decoded([pa.RecordBatch.from_pydict(columns)], bad)
 
 
 def _loss(records: int) -> str:

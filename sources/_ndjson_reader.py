@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import FormatError
-from ..pipeline.memory import Lease
+from ..pipeline.memory import BufferPool, Lease
 from ..pipeline.source import Block, Decoded, Position, SourceReader
 from ._ndjson_decode import Layout, Text, decode_text
 from ._ndjson_detect import BOM, HEAD_BYTES, check_head
@@ -26,7 +26,7 @@ from ._ndjson_plan import address
 from ._ndjson_simd import PADDING
 from ._ndjson_spec import MOST_RECORDS
 
-__all__ = ["LineReader"]
+__all__ = ["LineReader", "retry_line"]
 
 #: Bytes of a line that is too long that are kept for quarantine.
 _KEPT = 65_536
@@ -233,6 +233,23 @@ class LineReader(SourceReader):
         after = {"offset": self._offset, "seq": self._seq, "line": self._line}
         self._index += 1
         return Block(self._index - 1, first, records, nbytes, after, payload)
+
+
+def retry_line(record: BadRecord, layout: Layout, max_line: int) -> Decoded | None:
+    """Decode a quarantined line on its own; None if `record` is no whole line."""
+    line = record.data
+    whole = record.operation == "ndjson.decode" or (record.operation == "ndjson.frame" and len(line) < _KEPT)
+    if not whole or record.seq is None:
+        return None
+    if len(line) > max_line:
+        error = f"a line of {len(line)} bytes, more than {max_line=}"
+        return Decoded((), (BadRecord(record.place, "ndjson.frame", error, line, record.seq),))
+    pool = BufferPool()
+    size = len(line) + 1
+    lease = pool.take(size + PADDING)
+    _view(lease, size + PADDING)[:] = np.frombuffer(line + b"\n" + bytes(PADDING), np.uint8)
+    batches, bad = decode_text(Text(lease, size, 0, 1), layout, pool, record.seq, 1)
+    return Decoded(batches, bad)
 
 
 def _view(lease: Lease, size: int) -> npt.NDArray[np.uint8]:

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..pipeline.context import Context
+from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import describe
-from ..pipeline.source import Position, SourceReader, SourceSpec, Split
+from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ._itch_format import NAMES, check_format, detect, inflate_head, l3_schema, midnight_ns, session_date, type_label
 
 __all__ = ["Itch", "inspect_itch", "is_itch"]
@@ -94,6 +94,32 @@ class Itch(SourceSpec):
             position=start,
             end=detail.get("end"),
         )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """Decode the bytes of a message again. The symbol is ``?<locate>``: the directory stands elsewhere in the file.
+
+        None where the bytes alone do not show what was wrong: a damaged gzip stream, a locate named twice.
+        """
+        from ._itch_feed import BytesFeed
+        from ._itch_reader import ItchReader
+
+        data = record.data
+        if record.operation.startswith("itch.decode"):
+            data = len(data).to_bytes(2, "big") + data
+        reader = ItchReader(
+            BytesFeed(data),
+            path=str(self.path),
+            schema=self.schema,
+            midnight=midnight_ns(self.session, self.timezone),
+            prefixed=data[:2] != b"\0\0",
+            context=Context("retry"),
+            position={"seq": record.seq or 0},
+            end=None,
+        )
+        decoded = [reader.decode(block) for block in reader.blocks()]
+        batches = [batch for part in decoded for batch in part.batches]
+        bad = [wrong for part in decoded for wrong in part.bad]
+        return Decoded(batches, bad) if batches or bad else None
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """Up to `wanted` parts of about equal size, at message boundaries found by walking the file; one for gzip."""

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..pipeline.context import Context
+from ..pipeline.context import BadRecord, Context
 from ..pipeline.duration import Duration, nanoseconds
 from ..pipeline.schema import describe
-from ..pipeline.source import Position, SourceReader, SourceSpec, Split
+from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ._mcap_contents import Contents, catalog_of, topic_contents
 from ._mcap_format import MAGIC
 from .cdr import Table, table_for
@@ -83,6 +83,17 @@ class McapTopic(SourceSpec):
         contents = self._contents()
         decoder = self._table(contents).decoder()
         return McapReader(contents, decoder, self.max_chunk_bytes, context, split, position)
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """Decode a message again; `ts_recv` is null, since the log time is not part of it.
+
+        None for a damaged part of the file and for a message that holds no time of its own.
+        """
+        if record.operation != "mcap.decode":
+            return None
+        from ._mcap_reader import retry_message
+
+        return retry_message(record, self._table(self._contents()).decoder())
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """Up to `wanted` ranges of chunks with about the same number of bytes."""

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..pipeline.context import Context
+from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import EVENT_FIELDS, event_schema
-from ..pipeline.source import Position, SourceReader, SourceSpec, Split
+from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ._ndjson_detect import is_gzip, is_ndjson
 from ._ndjson_spec import MOST_RECORDS, PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
 
 if TYPE_CHECKING:
+    from ._ndjson_decode import Layout
     from ._ndjson_reader import LineReader
 
 __all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjson"]
@@ -138,18 +139,12 @@ class Ndjson(SourceSpec):
         return self._reader(context, start, stop)
 
     def _reader(self, context: Context, start: Position, stop: int | None) -> LineReader:
-        from ._ndjson_decode import Layout
-        from ._ndjson_plan import Plan
         from ._ndjson_reader import LineReader
 
         path = Path(self.path)
-        drop = frozenset() if self.keep_personal else PERSONAL_KEYS
-        plan = Plan(self._all_columns, rest=self.rest is not None, drop=drop)
-        recv = any(column.name == "ts_recv" for column in self._all_columns)
-        layout = Layout(self.schema, plan, self.rest, dict(self.constants), recv, path.name)
         return LineReader(
             path,
-            layout,
+            self._layout(),
             context,
             gzip=is_gzip(path),
             position=start,
@@ -157,6 +152,21 @@ class Ndjson(SourceSpec):
             block_bytes=self.block_bytes,
             max_line=self.max_line,
         )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """Decode a line again; None for a broken gzip stream and for a line of which only the beginning was kept."""
+        from ._ndjson_reader import retry_line
+
+        return retry_line(record, self._layout(), self.max_line)
+
+    def _layout(self) -> Layout:
+        from ._ndjson_decode import Layout
+        from ._ndjson_plan import Plan
+
+        drop = frozenset() if self.keep_personal else PERSONAL_KEYS
+        plan = Plan(self._all_columns, rest=self.rest is not None, drop=drop)
+        recv = any(column.name == "ts_recv" for column in self._all_columns)
+        return Layout(self.schema, plan, self.rest, dict(self.constants), recv, self.name)
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """Byte ranges of a plain file that begin at a line, with the number of their first row.
