@@ -184,8 +184,8 @@ def _starts_stage(plan: Plan, node: Node) -> bool:
     if len(node.inputs) != 1:
         return True
     spec, producer = node.spec, node.inputs[0].node
-    if isinstance(producer.spec, Prefetch):
-        return True
+    if isinstance(producer.spec, (Prefetch, Infer)):
+        return True  # the accelerator's thread does nothing else
     if isinstance(spec, SinkSpec):
         return spec.own_thread
     if isinstance(spec, Prefetch):
@@ -194,8 +194,10 @@ def _starts_stage(plan: Plan, node: Node) -> bool:
         return True
     if spec.stateless:
         home = plan.stage_of(producer)
-        in_head = producer is home.nodes[home.head] or (home.head and producer is home.nodes[home.head - 1])
-        parallel_elsewhere = _asks_for_workers(node) and not (in_head and isinstance(home.entry.spec, SourceSpec))
+        in_head = isinstance(home.entry.spec, SourceSpec) and (  # whose stage is the source and then `head` nodes
+            producer is home.nodes[home.head] or (home.head and producer is home.nodes[home.head - 1])
+        )
+        parallel_elsewhere = _asks_for_workers(node) and not in_head
         return parallel_elsewhere or (
             spec.deferrable and not producer.stateless and not isinstance(producer.spec, SourceSpec)
         )
