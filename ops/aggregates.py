@@ -206,7 +206,7 @@ def _number(schema: pa.Schema, column: str, name: str) -> pa.DataType:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
 
 
 def _row_bytes(kind: pa.DataType) -> int:
@@ -214,6 +214,6 @@ def _row_bytes(kind: pa.DataType) -> int:
     if pa.types.is_boolean(kind):
         return 1
     if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
-        return kind.bit_width // 8
+        return int(kind.bit_width) // 8
     layout = numpy_layout(kind)
     return 0 if layout is None else layout[0].itemsize * int(np.prod(layout[1], dtype=np.int64))

@@ -175,7 +175,7 @@ class Cell:
         for target in self._everyone():
             target.receiver.end(target.port, trace)
 
-    def emit(self, outputs: Sequence[Any], trace: Trace) -> None:
+    def emit(self, outputs: Sequence[Any], trace: Trace | None) -> None:
         """Send batches on."""
         metrics = self.metrics
         for out in outputs:

@@ -45,7 +45,7 @@ def view_column(array: pa.Array, view: View) -> Any:
         return torch.empty((len(array), *shape), dtype=getattr(torch, dtype.name))
     # through Arrow's DLPack, because torch warns about read-only numpy arrays
     wrapped = pa.Array.from_buffers(pa.from_numpy_dtype(dtype), len(flat), [None, pa.py_buffer(flat)])
-    return torch.from_dlpack(wrapped).reshape((len(array), *shape))
+    return torch.utils.dlpack.from_dlpack(wrapped).reshape((len(array), *shape))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ __all__ = ["insert_gates"]
 
 def insert_gates(plan: Plan) -> None:
     """Put a gate behind every read step on the branches that need one."""
-    for source in [node for node in plan.nodes if isinstance(node.spec, SourceSpec)]:
+    for source in list(plan.nodes):
+        if not isinstance(source.spec, SourceSpec):
+            continue
         needing = [(node, port) for node, port in plan.consumers(source) if _needs_watermarks(plan, node)]
         if not needing:
             continue

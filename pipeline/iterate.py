@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -140,7 +140,7 @@ def _drain(delivery: _Delivery) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def iterate_plan(plan: Plan, end: Link, options: RunOptions) -> Iterator[pa.RecordBatch]:
+def iterate_plan(plan: Plan, end: Link, options: RunOptions) -> Generator[pa.RecordBatch, None, None]:
     """The batches that flow over one link of a plan, run inline; nothing is kept of what it sets aside."""
     needed: list[Node] = []
 

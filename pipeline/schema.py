@@ -100,12 +100,12 @@ def _type_bytes(kind: pa.DataType, variable: int) -> int:
     if isinstance(kind, pa.BaseExtensionType):
         return _type_bytes(kind.storage_type, variable)
     if pa.types.is_fixed_size_list(kind):
-        return kind.list_size * _type_bytes(kind.value_type, variable)
+        return int(kind.list_size) * _type_bytes(kind.value_type, variable)
     if pa.types.is_dictionary(kind):
         return _type_bytes(kind.index_type, variable)
     if pa.types.is_struct(kind):
         return sum(_type_bytes(kind.field(i).type, variable) for i in range(kind.num_fields))
     try:
-        return max(1, kind.bit_width // 8)
+        return max(1, int(kind.bit_width) // 8)
     except ValueError:
         return variable

@@ -91,7 +91,8 @@ class Stream:
                 got=type(spec).__name__,
             )
         if self.keys and getattr(spec, "keys", None) == ():
-            spec = dataclasses.replace(spec, keys=self.keys)  # type: ignore[call-arg]
+            keyed: Any = spec
+            spec = dataclasses.replace(keyed, keys=self.keys)
         ports = (self._port, *(other._port for other in others))
         try:
             schema = spec.output_schema(*[port.schema for port in ports])

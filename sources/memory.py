@@ -58,7 +58,7 @@ class Rows(SourceSpec):
 
     def _batches(self) -> Sequence[pa.RecordBatch]:
         if isinstance(self.data, pa.Table):
-            return self.data.to_batches()
+            return list(self.data.to_batches())
         return (self.data,) if isinstance(self.data, pa.RecordBatch) else self.data
 
     @property
