@@ -99,8 +99,8 @@ def check_magic(file: RecordFile) -> tuple[str, str, int]:
     """Profile, library and where the data section begins; raises FormatError if the file is not MCAP."""
     head = file.read(0, len(MAGIC) + RECORD_HEAD)
     if head[: len(MAGIC)] != MAGIC:
-        found = "it is empty" if not file.size else f"it begins with {head[: len(MAGIC)]!r}"
-        raise FormatError(f"{file.path}: not an MCAP file: {found}, not with {MAGIC!r}")
+        found = f"begins with {head[: len(MAGIC)]!r}, not with {MAGIC!r}" if file.size else "is empty (0 bytes)"
+        raise FormatError(f"{file.path}: not an MCAP file: it {found}")
     at = len(MAGIC) + RECORD_HEAD
     length = int.from_bytes(head[len(MAGIC) + 1 :], "little")
     if len(head) < at or head[len(MAGIC)] != HEADER or length > file.size - at or length > 1 << 20:

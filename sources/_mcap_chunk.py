@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():  # opening one works, reading from it fails without naming it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self.size = os.fstat(self._fd).st_size
 
