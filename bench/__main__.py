@@ -1,6 +1,6 @@
 """``python -m bench [CASE ...] [--repeats N] [--quick] [--out FOLDER]``, from the repository root.
 
-Cases: frames, ticks, events, overhead, starvation (default: all). Inputs are the real recordings of ``$PENSTOCK_DATA`` (or
+Cases: frames, ticks, events, overhead, starvation, memory (default: all). Inputs are the real recordings of ``$PENSTOCK_DATA`` (or
 ``../shared/data``) repeated to a useful length, or generated ones where there are none.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .harness import Case, measure, table, write
 
-CASES = ("frames", "ticks", "events", "overhead", "starvation")
+CASES = ("frames", "ticks", "events", "overhead", "starvation", "memory")
 
 
 def main(arguments: list[str] | None = None) -> int:
