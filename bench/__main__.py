@@ -1,7 +1,7 @@
 """``python -m bench [CASE ...] [--repeats N] [--quick] [--out FOLDER]``, from the repository root.
 
-Cases: frames, ticks, events, overhead, starvation, memory (default: all). Inputs are the real recordings of ``$PENSTOCK_DATA`` (or
-``../shared/data``) repeated to a useful length, or generated ones where there are none.
+Cases: frames, ticks, events, overhead, starvation, memory (default: all). Inputs are the real recordings of
+``$PENSTOCK_DATA`` (or ``../shared/data``) repeated to a useful length, or generated ones where there are none.
 """
 
 from __future__ import annotations

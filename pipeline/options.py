@@ -31,7 +31,7 @@ class RunOptions:
 
     parallelism: int | None = None
     memory: int | str | None = None
-    edge_bytes: int | str = 32 << 20
+    edge_bytes: int | str = 8 << 20
     on_error: OnError = "quarantine"
     quarantine: str | Path | None = None
     speed: float | None = None

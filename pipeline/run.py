@@ -56,7 +56,7 @@ class Session:
             self.watch.look()
             return
         self.local.start()
-        while not self.local.join(0.1):
+        while not self.local.join(0.04):
             self.watch.look()
             if progress is not None:
                 progress(self.watch.progress())
