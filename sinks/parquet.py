@@ -237,6 +237,7 @@ class _Part:
             self._schema,
             compression=self._spec.compression or "none",
             use_dictionary=[field.name for field in self._schema if _repeats(field.type)],
+            write_statistics=[field.name for field in self._schema if not _is_tensor(field.type)],
         )
 
     def finish(self) -> None:
@@ -270,6 +271,10 @@ def _repeats(kind: pa.DataType) -> bool:
     """Whether Parquet's own dictionary encoding is worth trying."""
     types = pa.types
     return any(test(kind) for test in (types.is_dictionary, types.is_string, types.is_large_string, types.is_int16))
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_nested(kind)
 
 
 def _can_name_a_folder(kind: pa.DataType) -> bool:
