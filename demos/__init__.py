@@ -1,0 +1,3 @@
+"""The three runnable pipelines, and encoders that write recordings in the true formats."""
+
+__all__: list[str] = []

@@ -19,6 +19,9 @@ from .source import SourceSpec
 
 __all__ = ["LocalRun"]
 
+#: Batches a queue holds at most, however small they are: more only adds latency.
+QUEUE_ITEMS = 32
+
 
 @dataclass(slots=True)
 class _Activity:
@@ -79,7 +82,7 @@ class LocalRun:
         ancestors = [_sources(link.node) for link in entry.inputs]
         related = any(a & b for i, a in enumerate(ancestors) for b in ancestors[i + 1 :])
         feeder = entry.inputs[0].node
-        items = feeder.spec.depth if isinstance(feeder.spec, Prefetch) else 0
+        items = feeder.spec.depth if isinstance(feeder.spec, Prefetch) else QUEUE_ITEMS
         budget = runtime.options.edge_budget
         return Inbox(len(entry.inputs), budget, runtime.clock, runtime.stop, related=related, items=items)
 

@@ -79,9 +79,9 @@ class BufferPool:
             raise ValueError(f"{nbytes=} is negative")
         size = _size_class(nbytes)
         with self._lock:
-            stack = self._idle.get(size)
-            block = stack.pop() if stack else None
+            block = self._take_idle(size)
             if block is not None:
+                size = block.nbytes
                 self.idle_bytes -= size
             else:
                 self.fresh_bytes += size
@@ -90,6 +90,14 @@ class BufferPool:
         if block is None:
             block = aligned_empty(size)
         return Lease(self, block, size)
+
+    def _take_idle(self, size: int) -> npt.NDArray[np.uint8] | None:
+        """An idle block of `size`, or of up to twice that: else sizes that come and go would each keep their own."""
+        for usable in (size, _size_class(size + 1), _size_class(_size_class(size + 1) + 1)):
+            stack = self._idle.get(usable)
+            if stack:
+                return stack.pop()
+        return None
 
     def _give_back(self, block: npt.NDArray[np.uint8]) -> None:
         with self._lock:

@@ -37,7 +37,7 @@ from .source import SourceSpec
 __all__ = ["Runtime"]
 
 #: Idle output memory kept for reuse.
-POOL_KEEP = 128 << 20
+POOL_KEEP = 64 << 20
 
 
 class Runtime:
