@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.random import generator
+
 __all__ = ["EGO_SPEED", "RADAR_POINT", "Camera", "Traffic", "draws"]
 
 EGO_SPEED = 25.0
@@ -30,8 +32,7 @@ RADAR_POINT = np.dtype(
 
 def draws(seed: int, stream: int, index: int, count: int) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1) that depend on nothing but the arguments."""
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, stream], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=index << 64)).random(count)
+    return generator(f"demo drive {stream}", index, seed).random(count)
 
 
 class Traffic:

@@ -17,8 +17,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .columns import is_fixed_width
 from .errors import GraphError
 from .functions import view_column
+from .graph import Port
 from .iterate import iterate
-from .stream import Stream
 
 __all__ = ["TorchDataset", "to_torch"]
 
@@ -26,23 +26,23 @@ __all__ = ["TorchDataset", "to_torch"]
 class TorchDataset(IterableDataset[dict[str, torch.Tensor]]):
     """Iterating gives one dict of tensors ``(rows, *shape)`` a batch. The tensors are read-only views."""
 
-    def __init__(self, stream: Stream, columns: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, port: Port, columns: Sequence[str], options: Mapping[str, Any]) -> None:
         super().__init__()
         self.columns = tuple(columns)
-        self._stream, self._options = stream, dict(options)
+        self._port, self._options = port, dict(options)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         if get_worker_info() is not None:
             raise RuntimeError(
                 "every DataLoader worker would read the whole recording; use num_workers=0, reading is parallel already"
             )
-        for batch in iterate(self._stream, **self._options):
+        for batch in iterate(self._port, **self._options):
             yield {name: view_column(batch.column(name), "torch") for name in self.columns}
 
 
-def to_torch(stream: Stream, columns: Sequence[str] | None, options: Mapping[str, Any]) -> TorchDataset:
+def to_torch(port: Port, columns: Sequence[str] | None, options: Mapping[str, Any]) -> TorchDataset:
     """See `Stream.to_torch`. Without `columns`: every fixed-width column, dictionaries as their indices left out."""
-    schema = stream.schema
+    schema = port.schema
     if columns is None:
         columns = [f.name for f in schema if is_fixed_width(f.type) and not pa.types.is_dictionary(f.type)]
     for name in columns:
@@ -50,4 +50,4 @@ def to_torch(stream: Stream, columns: Sequence[str] | None, options: Mapping[str
             raise GraphError(f"no column {name!r}", stage="to_torch", expected=schema.names, got=name)
         if not is_fixed_width(schema.field(name).type):
             raise GraphError(f"column {name!r} has no tensor view", stage="to_torch", got=schema.field(name).type)
-    return TorchDataset(stream, columns, options)
+    return TorchDataset(port, columns, options)

@@ -11,7 +11,8 @@ from .hop import Infer
 from .hop_cells import may_write_in_place
 from .operator import OperatorSpec
 from .options import RunOptions, readable_bytes
-from .plan import Node, Plan, build_plan, output_of
+from .plan import Node, Plan, output_of
+from .planning import build_plan
 from .schema import describe
 from .sink import SinkSpec
 from .source import SourceSpec

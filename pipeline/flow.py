@@ -38,7 +38,7 @@ class Flow:
     def plan(self, options: RunOptions | None = None) -> Plan:
         """What would run. Raises PlanError if its memory bound exceeds the budget."""
         from .bound import check_budget
-        from .plan import build_plan
+        from .planning import build_plan
 
         options = options or RunOptions()
         plan = build_plan(self.graph, options.threads)

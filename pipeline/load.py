@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import PenstockError
 from .flow import Flow
-from .iterate import deliver
+from .iterate import delivery_step
 from .stream import Stream
 
 __all__ = ["load_flow"]
@@ -25,7 +25,7 @@ def load_flow(path: Path, name: str = "flow") -> Flow:
         del sys.path[0]
     found = namespace.get(name)
     if isinstance(found, Stream):
-        return deliver(found)[0]
+        return Flow((delivery_step(found.port),))
     if isinstance(found, Flow):
         return found
     there = sorted(key for key, value in namespace.items() if isinstance(value, (Flow, Stream)))

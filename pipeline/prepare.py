@@ -6,16 +6,22 @@ run itself will form them. Their first rows are the first rows of the recording,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy.typing as npt
+import pyarrow as pa
 
+from .deliver import Deliver, Delivery
 from .hop import Infer
+from .inline import step_inline
 from .last_hop import calibration_inputs
 from .options import RunOptions
-from .plan import Node, Plan
+from .plan import Link, Node, Plan, output_of
+from .planning import group_stages
+from .runtime import Runtime
 
 __all__ = ["calibrate"]
 
@@ -33,14 +39,40 @@ def calibrate(plan: Plan, options: RunOptions) -> dict[str, Sequence[Inputs]]:
 
 
 def _first_batches(plan: Plan, node: Node, count: int, options: RunOptions) -> list[Inputs]:
-    from .iterate import iterate_plan
-
     if not isinstance(node.spec, Infer):
         return []
     spec = node.spec
     feeding = node.inputs[0].node.inputs[0]
-    batches = iterate_plan(plan, feeding, options)
+    batches = _iterate(plan, feeding, options)
     try:
         return [calibration_inputs(spec, batch) for batch in islice(batches, count)]
     finally:
         batches.close()
+
+
+def _iterate(plan: Plan, end: Link, options: RunOptions) -> Generator[pa.RecordBatch, None, None]:
+    """The batches that flow over one link of a plan, run inline; nothing is kept of what it sets aside."""
+    needed: list[Node] = []
+
+    def collect(node: Node) -> None:
+        for link in node.inputs:
+            collect(link.node)
+        if node not in needed:
+            needed.append(node)
+
+    collect(end.node)
+    sink = Node("deliver", Deliver(), [end], output_of(end), end.node.site)
+    part = Plan([*needed, sink])
+    group_stages(part, 1)
+    runtime = Runtime(part, replace(options, quarantine=None, speed=None))
+    runtime.open()
+    try:
+        (cell,) = runtime.sinks()
+        delivery = cell.sink
+        if isinstance(delivery, Delivery):
+            delivery.limited = False
+            for _ in step_inline(runtime):
+                yield from delivery.drain()
+    finally:
+        runtime.stop.set()
+        runtime.close(commit=False)

@@ -16,7 +16,8 @@ from .errors import DecodeError, FormatError, PenstockError
 from .flow import Flow
 from .operator import Operator, OperatorSpec
 from .options import RunOptions
-from .plan import Node, build_plan
+from .plan import Node
+from .planning import build_plan
 from .quarantine import QuarantinedRecord
 from .schema import difference
 from .sink import Sink

@@ -14,7 +14,8 @@ from .graph import Graph
 from .inline import step_inline
 from .local import LocalRun
 from .options import RunOptions
-from .plan import Plan, build_plan
+from .plan import Plan
+from .planning import build_plan
 from .prepare import calibrate
 from .report import Report
 from .runtime import Runtime

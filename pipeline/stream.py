@@ -304,27 +304,28 @@ class Stream:
 
     def explain(self, format: str = "text") -> str:
         """The plan of this stream with an iterator at its end; see `Flow.explain`."""
-        from .iterate import deliver
+        from .flow import Flow
+        from .iterate import delivery_step
 
-        return deliver(self)[0].explain(format)
+        return Flow((delivery_step(self._port),)).explain(format)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Run on this machine and give the batches; leaving the loop stops the run."""
         from .iterate import iterate
 
-        return iterate(self)
+        return iterate(self._port)
 
     def iterate(self, **options: Any) -> Iterator[pa.RecordBatch]:
         """Like ``for batch in stream``, with the options of `Flow.run`."""
         from .iterate import iterate
 
-        return iterate(self, **options)
+        return iterate(self._port, **options)
 
     def to_torch(self, columns: Sequence[str] | None = None, **options: Any) -> TorchDataset:
         """A ``torch.utils.data.IterableDataset`` of dicts of tensors, for use in place of a DataLoader."""
         from ._torch_dataset import to_torch
 
-        return to_torch(self, columns, options)
+        return to_torch(self._port, columns, options)
 
     def __repr__(self) -> str:
         return f"Stream({self._port.step.kind}: {describe(self.schema)})"

@@ -1,0 +1,89 @@
+"""From the graph the user wrote to the plan that runs.
+
+The plan is the same for every runner, so that rewriting cannot make two runners differ. Three things happen to the graph:
+lateness gates are put behind sources that feed event-time steps, row-wise decoding is moved as late as it can go (see
+`defer`), and steps are grouped into stages, each the work of one thread (or several, where order can be restored).
+"""
+
+from __future__ import annotations
+
+from .defer import defer_row_work
+from .gates import insert_gates
+from .graph import MAIN, Graph
+from .hop import Infer, Prefetch
+from .operator import OperatorSpec
+from .plan import Link, Node, Plan, Stage
+from .sink import SinkSpec
+from .source import SourceSpec
+
+__all__ = ["build_plan", "group_stages"]
+
+
+def build_plan(graph: Graph, threads: int) -> Plan:
+    """The plan for `graph` with up to `threads` threads for each parallel step."""
+    by_step: dict[int, Node] = {}
+    nodes = []
+    for name, step in graph:
+        links = [Link(by_step[id(port.step)], port.output) for port in step.inputs]
+        node = Node(name, step.spec, links, step.schema, step.site, step.options)
+        by_step[id(step)] = node
+        nodes.append(node)
+    plan = Plan(nodes)
+    insert_gates(plan)
+    defer_row_work(plan)
+    group_stages(plan, threads)
+    return plan
+
+
+def group_stages(plan: Plan, threads: int) -> None:
+    """Divide the nodes, which must be in topological order, among threads."""
+    for node in plan.nodes:
+        host = None if _starts_stage(plan, node) else plan.stage_of(node.inputs[0].node)
+        if host is not None:
+            host.nodes.append(node)
+            if _extends_head(plan, host, node):
+                host.head += 1
+            continue
+        stage = Stage(len(plan.stages), [node])
+        if isinstance(node.spec, SourceSpec):
+            stage.workers = node.options.parallelism or threads
+        elif _asks_for_workers(node):
+            stage.head, stage.workers = 1, node.options.parallelism or 1
+        plan.stages.append(stage)
+
+
+def _asks_for_workers(node: Node) -> bool:
+    return node.stateless and (node.options.parallelism or 1) > 1
+
+
+def _extends_head(plan: Plan, stage: Stage, node: Node) -> bool:
+    """Whether `node` continues the chain of stateless nodes at the start of its stage."""
+    first = 1 if isinstance(stage.entry.spec, SourceSpec) else 0
+    chain = stage.head + first
+    if not (node.stateless and stage.nodes.index(node) == chain and (first or stage.head)):
+        return False
+    return len(plan.consumers(node.inputs[0].node)) == 1 and node.inputs[0].output == MAIN
+
+
+def _starts_stage(plan: Plan, node: Node) -> bool:
+    if len(node.inputs) != 1:
+        return True
+    spec, producer = node.spec, node.inputs[0].node
+    if isinstance(producer.spec, (Prefetch, Infer)):
+        return True  # the accelerator's thread does nothing else
+    if isinstance(spec, SinkSpec):
+        return spec.own_thread
+    if isinstance(spec, Prefetch):
+        return False
+    if not isinstance(spec, OperatorSpec):
+        return True
+    if spec.stateless:
+        home = plan.stage_of(producer)
+        in_head = isinstance(home.entry.spec, SourceSpec) and (  # whose stage is the source and then `head` nodes
+            producer is home.nodes[home.head] or (home.head and producer is home.nodes[home.head - 1])
+        )
+        parallel_elsewhere = _asks_for_workers(node) and not in_head
+        return parallel_elsewhere or (
+            spec.deferrable and not producer.stateless and not isinstance(producer.spec, SourceSpec)
+        )
+    return not spec.light
