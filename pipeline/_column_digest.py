@@ -259,29 +259,19 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
-def _without_views(kind: pa.DataType) -> pa.DataType:
+def _has_views(kind: pa.DataType) -> bool:
     types = pa.types
-    if types.is_string_view(kind) or types.is_binary_view(kind):
-        return pa.large_binary()
-    if isinstance(kind, pa.ListType):
-        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)))
-    if isinstance(kind, pa.LargeListType):
-        return pa.large_list(kind.value_field.with_type(_without_views(kind.value_type)))
-    if isinstance(kind, pa.FixedSizeListType):
-        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)), kind.list_size)
-    if isinstance(kind, pa.StructType):
-        return pa.struct([kind.field(i).with_type(_without_views(kind.field(i).type)) for i in range(kind.num_fields)])
-    if isinstance(kind, pa.MapType):
-        return pa.map_(_without_views(kind.key_type), kind.item_field.with_type(_without_views(kind.item_type)))
-    return kind
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    return types.is_string_view(kind) or types.is_binary_view(kind) or any(map(_has_views, inner))
 
 
 def column_digest(kind: pa.DataType) -> ColumnDigest:
     """The digest of an empty column of `kind`. Raises TypeError where there is none."""
     types = pa.types
-    plain = _without_views(kind)
-    if plain != kind:
-        return _Converted(column_digest(plain), lambda array: array.cast(plain))
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return _Converted(_Binary(np.int64), lambda array: array.cast(pa.large_binary()))
+    if _has_views(kind):
+        raise TypeError(f"{kind} has no digest; use strings or bytes inside it, not views")
     if isinstance(kind, pa.BaseExtensionType):
         return _Converted(column_digest(kind.storage_type), lambda array: array.storage)
     if isinstance(kind, pa.DictionaryType):

@@ -25,7 +25,7 @@ class RowDigest:
     """The digest of rows of `schema` in order: XXH3, 128 bits.
 
     Column names, types, values and the number of rows count; metadata and nullability do not. Raises TypeError for a
-    column whose type has no digest (unions, list views).
+    column whose type has no digest: unions, list views, and strings or bytes inside other types as views.
     """
 
     __slots__ = ("_columns", "_row_bytes", "_schema", "_waiting", "_waiting_bytes", "rows")

@@ -175,7 +175,9 @@ def test_a_batch_of_another_schema_is_refused() -> None:
         RowDigest(pa.schema([("x", pa.int64())])).update(pa.record_batch({"y": pa.array([1])}))
 
 
-@pytest.mark.parametrize("kind", [pa.dense_union([pa.field("a", pa.int8())]), pa.list_view(pa.int8())])
+@pytest.mark.parametrize(
+    "kind", [pa.dense_union([pa.field("a", pa.int8())]), pa.list_view(pa.int8()), pa.list_(pa.string_view())]
+)
 def test_a_type_without_a_digest_is_refused_by_name(kind: pa.DataType) -> None:
     with pytest.raises(TypeError, match="'u'"):
         RowDigest(pa.schema([("u", kind)]))
