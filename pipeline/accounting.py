@@ -53,7 +53,7 @@ def make_report(
                     "target": cell.node.spec.name,  # type: ignore[union-attr]
                     "rows": cell.metrics.rows_in,
                     "bytes": cell.metrics.bytes_in,
-                    "digest": cell.digest.hexdigest(),
+                    "digest": cell.digest.hexdigest() if cell.digest is not None else None,
                 }
                 for cell in sinks
             },

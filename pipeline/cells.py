@@ -20,7 +20,7 @@ from .ledger import Histogram, Trace, birth
 from .operator import END_OF_TIME, NO_TIME, Operator
 from .plan import Node
 from .schema import row_bytes
-from .sink import Sink
+from .sink import Sink, SinkSpec
 
 __all__ = ["Cell", "Receiver", "SinkCell", "Sizer", "Target", "failure"]
 
@@ -213,7 +213,8 @@ class SinkCell:
     def __init__(self, index: int, node: Node, sink: Sink, context: Context) -> None:
         self.index, self.node, self.sink, self.context = index, node, sink, context
         self.metrics = context.metrics
-        self.digest = RowDigest(node.schema)
+        digested = isinstance(node.spec, SinkSpec) and node.spec.digested
+        self.digest = RowDigest(node.schema) if digested else None
         self.latency = Histogram()
         self.first_at = 0
         self.ended = False
@@ -228,7 +229,8 @@ class SinkCell:
         metrics.rows_in += batch.num_rows
         metrics.bytes_in += self._size(batch)
         try:
-            self.digest.update(batch)
+            if self.digest is not None:
+                self.digest.update(batch)
             self.sink.write(batch)
         except Exception as error:
             raise failure(self.node, error) from error

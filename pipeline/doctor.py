@@ -100,7 +100,9 @@ def _lost(data: dict[str, Any]) -> str:
 
 
 def _sinks(data: dict[str, Any]) -> str:
-    rows = [(s["target"], f"{s['rows']:,}", readable_bytes(s["bytes"]), s["digest"]) for s in data["sinks"].values()]
+    rows = [
+        (s["target"], f"{s['rows']:,}", readable_bytes(s["bytes"]), s["digest"] or "") for s in data["sinks"].values()
+    ]
     return "written\n" + table(("to", "rows", "bytes", "digest"), rows)
 
 

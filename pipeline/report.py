@@ -25,7 +25,7 @@ KEYS: Mapping[str, str] = {
     "first_batch_s": "from the first read to the first batch at a sink; null if none came",
     "stages": "by step id: kind, rows_in/out, batches_in/out, bytes_in/out, bytes_copied, busy_s, wait_input_s, "
     "wait_output_s, late_rows, quarantined, dropped (rows by reason)",
-    "sinks": "by step id: target, rows, bytes, digest (of the rows in order, whatever their batches)",
+    "sinks": "by step id: target, rows, bytes, digest (of the rows in order, whatever their batches; null for a loop)",
     "quarantined": "records put aside",
     "quarantine": "the first of them: step, place, operation, error, seq",
     "late_rows": "rows behind the watermark",
@@ -53,7 +53,7 @@ class Report:
     @property
     def digests(self) -> dict[str, str]:
         """Digest of each sink by step id."""
-        return {step: sink["digest"] for step, sink in self.data["sinks"].items()}
+        return {step: sink["digest"] for step, sink in self.data["sinks"].items() if sink["digest"]}
 
     @property
     def rows(self) -> int:

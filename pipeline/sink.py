@@ -19,6 +19,8 @@ class SinkSpec(ABC):
     kind: ClassVar[str] = "sink"
     #: Whether writing takes long enough to deserve a thread of its own.
     own_thread: ClassVar[bool] = True
+    #: Whether the rows get a digest in the report.
+    digested: ClassVar[bool] = True
 
     @property
     @abstractmethod
