@@ -9,16 +9,17 @@ from dataclasses import replace
 from .accounting import make_report
 from .bound import check_budget
 from .clock import RealClock
-from .errors import PlanError
+from .errors import GraphError, PlanError
 from .graph import Graph
 from .inline import step_inline
 from .local import LocalRun
 from .options import RunOptions
-from .plan import Plan
+from .plan import Node, Plan
 from .planning import build_plan
 from .prepare import calibrate
 from .report import Report
 from .runtime import Runtime
+from .sink import SinkSpec
 from .watch import Progress, Watch
 
 __all__ = ["Session", "run", "session"]
@@ -38,6 +39,9 @@ class Session:
         self.runner, self.options = runner, options
         self.plan: Plan = build_plan(graph, options.threads)
         self.bound = check_budget(self.plan, options)
+        for node in self.plan.nodes:
+            if isinstance(node.spec, SinkSpec):
+                _check_target(node, node.spec)
         begun = (options.clock or RealClock()).monotonic_ns()
         calibration = calibrate(self.plan, options)
         self.runtime = Runtime(self.plan, options, calibration)
@@ -90,6 +94,13 @@ class Session:
             memory=self.watch.memory(self.bound),
             stalls=self.watch.stalls,
         )
+
+
+def _check_target(node: Node, sink: SinkSpec) -> None:
+    try:
+        sink.check_target()
+    except GraphError as error:
+        raise GraphError(str(error), stage=node.id, where=str(node.site)) from error
 
 
 @contextmanager

@@ -30,6 +30,12 @@ class SinkSpec(ABC):
     def check(self, schema: pa.Schema) -> None:
         """Raise GraphError if rows of `schema` cannot be written; called when the graph is built."""
 
+    def check_target(self) -> None:
+        """Raise GraphError if the target cannot be written, such as results that are there already.
+
+        Called before a run does any work, and again by `open`; not when a graph is only built or explained.
+        """
+
     @abstractmethod
     def open(self, context: Context, schema: pa.Schema) -> Sink:
         """Start writing. Touches the target only under temporary names."""

@@ -62,13 +62,12 @@ class ArrowIpc(SinkSpec):
 
     def check(self, schema: pa.Schema) -> None:
         check_columns(schema, self.name)
-        self._refuse_existing()
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        self._refuse_existing()
+        self.check_target()
         return _IpcSink(self, schema)
 
-    def _refuse_existing(self) -> None:
+    def check_target(self) -> None:
         refuse_existing(Path(self.path), self.name, overwrite=self.overwrite)
 
 

@@ -64,10 +64,12 @@ class JsonLines(SinkSpec):
         for field in schema:
             if not has_json_form(field.type):
                 raise GraphError(f"{self.name}: column {field.name!r} is {field.type}, which has no form in JSON")
+
+    def check_target(self) -> None:
         refuse_existing(Path(self.path), self.name, overwrite=self.overwrite)
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        refuse_existing(Path(self.path), self.name, overwrite=self.overwrite)
+        self.check_target()
         return _JsonLinesSink(self, schema)
 
 

@@ -96,13 +96,12 @@ class Parquet(SinkSpec):
                 pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
             except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
                 raise GraphError(f"{self.name}: column {field.name!r} is {field.type}: {error}") from None
-        self._refuse_other_results()
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        self._refuse_other_results()
+        self.check_target()
         return _ParquetSink(self, schema)
 
-    def _refuse_other_results(self) -> None:
+    def check_target(self) -> None:
         folder = Path(self.path)
         if folder.exists() and not folder.is_dir():
             raise GraphError(f"{self.name}: {self.path} is a file; a folder is needed")

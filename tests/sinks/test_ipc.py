@@ -115,4 +115,4 @@ def test_wrong_arguments_are_refused(wrong: dict[str, object], tmp_path: Path) -
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="a folder"):
-        ArrowIpc(tmp_path, overwrite=True).check(pa.schema([("n", pa.int64())]))
+        ArrowIpc(tmp_path, overwrite=True).check_target()

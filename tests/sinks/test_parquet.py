@@ -202,7 +202,7 @@ def test_overwrite_removes_older_parts_but_refuses_files_of_others(tmp_path: Pat
     (folder / "mine").mkdir()
     (folder / "mine" / "precious.parquet").write_bytes(b"")
     with pytest.raises(GraphError, match=r"precious\.parquet"):
-        Parquet(folder, overwrite=True).check(NUMBERS)
+        Parquet(folder, overwrite=True).check_target()
 
 
 @pytest.mark.parametrize(
@@ -234,4 +234,4 @@ def test_wrong_arguments_are_refused(wrong: dict[str, Any], tmp_path: Path) -> N
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(GraphError, match="is a file"):
-        Parquet(tmp_path / "out").check(NUMBERS)
+        Parquet(tmp_path / "out").check_target()

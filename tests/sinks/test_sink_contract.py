@@ -222,12 +222,15 @@ def test_a_run_killed_while_renaming_is_undone_by_the_next(name: str, tmp_path: 
 
 
 @sinks
-def test_results_that_exist_are_refused_when_the_graph_is_built_and_when_it_starts(make: Make, tmp_path: Path) -> None:
+def test_results_that_exist_are_refused_before_a_run_does_any_work_but_may_be_explained(
+    make: Make, tmp_path: Path
+) -> None:
     spec = make(tmp_path)
     written(spec, batches(5, 5))
     before = files(tmp_path)
+    spec.check(SCHEMA)
     with pytest.raises(GraphError, match="overwrite=True"):
-        spec.check(SCHEMA)
+        spec.check_target()
     with pytest.raises(GraphError, match="overwrite=True"):
         spec.open(Context("write"), SCHEMA)
     assert files(tmp_path) == before
