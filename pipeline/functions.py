@@ -57,6 +57,7 @@ class MapBatch(OperatorSpec):
 
     kind: ClassVar[str] = "map"
     stateless: ClassVar[bool] = True
+    same_rows: ClassVar[bool] = True
 
     function: Function
     schema: pa.Schema | None = None
@@ -65,24 +66,15 @@ class MapBatch(OperatorSpec):
         return self.schema or _probe(self.function, inputs[0], "schema=")
 
     def open(self, context: Context, *inputs: pa.Schema) -> Operator:
-        return _BatchFunction(self.function, self.output_schema(*inputs), same_rows=True)
+        return _BatchFunction(self.function, self.output_schema(*inputs), same_rows=self.same_rows)
 
 
 @dataclass(frozen=True)
-class FlatMap(OperatorSpec):
+class FlatMap(MapBatch):
     """``function(batch) -> batch or iterable of batches``; each row gives none, one or many rows, in order."""
 
     kind: ClassVar[str] = "flat_map"
-    stateless: ClassVar[bool] = True
-
-    function: Function
-    schema: pa.Schema | None = None
-
-    def output_schema(self, *inputs: pa.Schema) -> pa.Schema:
-        return self.schema or _probe(self.function, inputs[0], "schema=")
-
-    def open(self, context: Context, *inputs: pa.Schema) -> Operator:
-        return _BatchFunction(self.function, self.output_schema(*inputs), same_rows=False)
+    same_rows: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
