@@ -226,6 +226,10 @@ class Runtime:
             with contextlib.suppress(OSError, AttributeError):
                 close()
         self.workers.shutdown(wait=False, cancel_futures=True)
+        # now, and not when the garbage collector finds the cycle in the middle of the next run
+        for ring in self.rings.values():
+            ring.close()
+        self.pool.trim()
         self.quarantine.close()
 
 

@@ -111,6 +111,7 @@ class SlotRing:
         self.page_locked = device.startswith("cuda")
         self._pinned: Any = None
         memory = self._page_lock(self.nbytes) if self.page_locked else aligned_empty(self.nbytes)
+        memory.fill(0)  # the first touch of a page costs more than decoding into it: pay before the stream begins
         self.tensors = dict(tensors)
         self.slots = [Slot(i, memory[i * size : (i + 1) * size], tensors, rows) for i in range(count)]
         if self.page_locked:
@@ -157,10 +158,11 @@ class SlotRing:
             self._free.append(slot)
             self._changed.notify()
 
-    @property
-    def ready(self) -> int:
-        """Slots that are not free."""
-        return len(self.slots) - len(self._free)
+    def close(self) -> None:
+        """Let go of the memory; what still refers to a slot keeps that slot alive."""
+        self.slots.clear()
+        self._free.clear()
+        self._pinned = None
 
     def allocate(self, column: str, kind: pa.DataType, rows: int, stop: threading.Event) -> SlotColumn | None:
         """Memory for an operator that can write `column` in place; None if it does not fit this ring."""
