@@ -21,7 +21,7 @@ _RULES = (
 
 
 def case(scratch: Path, *, quick: bool) -> Case:
-    short = 0.2 if quick else 4.0
+    short = 0.2 if quick else 2.0
     contenders = []
     for domain in ("drive", "market", "game"):
         last: dict[str, float] = {}
