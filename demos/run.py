@@ -63,7 +63,8 @@ def run_demo(
 def first_rows(results: Path, rows: int = 5) -> str:
     """The first rows of a Parquet dataset as a table; tensors show their first numbers."""
     found = ds.dataset(results, format="parquet").head(rows)
-    shown = [name for name in found.column_names if name != "ts_recv" and not name.startswith("right_")][:10]
+    names = [name for name in found.column_names if name != "ts_recv" and not name.startswith("right_")]
+    shown = [*names[:2], *names[2:][-6:]]  # when and which row; what came last are the model's outputs
     columns = {name: _values(found[name]) for name in shown}
     return table(shown, [[_cell(columns[name][row]) for name in shown] for row in range(found.num_rows)])
 
