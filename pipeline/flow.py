@@ -59,17 +59,14 @@ class Flow:
         progress: Callable[[Progress], None] | None = None,
         **options: Any,
     ) -> Report:
-        """Run to the end and return the report (also written to `report` as JSON).
+        """Run to the end and return the report (also written to `report` as JSON, even if the run fails or is stopped).
 
         `options` are those of `RunOptions`: parallelism, memory, edge_bytes, on_error, quarantine, speed, clock,
         stall_after, ceiling. Raises RunError, naming the step, if it fails; nothing is left under a final name then.
         """
         from .run import run
 
-        result = run(self.graph, runner, RunOptions(**options), progress)
-        if report is not None:
-            result.write(report)
-        return result
+        return run(self.graph, runner, RunOptions(**options), progress, report)
 
     def __reduce__(self) -> tuple[type[Flow], tuple[tuple[Step, ...]]]:
         return Flow, (self.steps,)

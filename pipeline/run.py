@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from .accounting import make_report
 from .bound import check_budget
@@ -49,7 +50,8 @@ class Session:
         self.setup_ns = self.runtime.started - begun
         self.local = LocalRun(self.runtime) if runner == "local" else None
         self.watch = Watch(self.runtime, self.local.describe_stall if self.local else lambda: "the step on the stack")
-        self.outcome, self.error = "failed", None
+        self.outcome = "failed"
+        self.error: str | None = None
         self._closed = False
 
     def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
@@ -115,13 +117,31 @@ def session(graph: Graph, runner: str, options: RunOptions) -> Iterator[Session]
         raise
 
 
-def run(graph: Graph, runner: str, options: RunOptions, progress: Callable[[Progress], None] | None = None) -> Report:
-    """Run `graph` to its end. See `Flow.run`."""
+def run(
+    graph: Graph,
+    runner: str,
+    options: RunOptions,
+    progress: Callable[[Progress], None] | None = None,
+    write_to: str | Path | None = None,
+) -> Report:
+    """Run `graph` to its end; see `Flow.run`. The report of a run that fails or is stopped is written too."""
     with session(graph, runner, options) as current:
-        current.drive(progress)
-        elapsed = current.runtime.clock.monotonic_ns() - current.runtime.started
-        if options.ceiling:
-            current.runtime.measure_ceilings()
-        current.close(commit=True)
+        clock = current.runtime.clock.monotonic_ns
+        try:
+            current.drive(progress)
+            elapsed = clock() - current.runtime.started
+            if options.ceiling:
+                current.runtime.measure_ceilings()
+            current.close(commit=True)
+        except BaseException as error:
+            current.abandon()
+            current.outcome = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            current.error = str(error) or type(error).__name__
+            if write_to is not None:
+                current.report(clock() - current.runtime.started).write(write_to)
+            raise
         current.outcome = "completed"
-        return current.report(elapsed)
+        report = current.report(elapsed)
+    if write_to is not None:
+        report.write(write_to)
+    return report

@@ -223,7 +223,7 @@ class Runtime:
         closers += [cell.operator.close for cell in self.cells.values() if isinstance(cell, Cell)]
         closers += [executor.close for executor in self.executors.values()]
         for close in closers:
-            with contextlib.suppress(OSError, AttributeError):
+            with contextlib.suppress(OSError):
                 close()
         self.workers.shutdown(wait=False, cancel_futures=True)
         # now, and not when the garbage collector finds the cycle in the middle of the next run

@@ -88,8 +88,10 @@ def test_a_failing_sink_leaves_nothing_under_a_final_name(tmp_path: Path) -> Non
     stream = source(TABLE, 100)
     flow = stream.write(sinks.Parquet(tmp_path / "out")) + stream.write(sinks.Callback(fail), name="callback")
     with pytest.raises(RunError, match=r"step 'callback'.*disk full"):
-        flow.run()
+        flow.run(report=tmp_path / "run.json")
     assert not list(tmp_path.rglob("*.parquet"))
+    report = Report.load(tmp_path / "run.json")
+    assert report["outcome"] == "failed" and "disk full" in report["error"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -113,8 +115,9 @@ def test_an_interrupted_run_ends_and_leaves_no_finished_file(tmp_path: Path, how
             """
         )
     )
+    command = [sys.executable, "-m", "penstock.cli", "run", str(script), "--speed", "0.001", "--quiet"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "penstock.cli", "run", str(script), "--speed", "0.001", "--quiet"],
+        [*command, "--report", str(tmp_path / "run.json")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -126,7 +129,8 @@ def test_an_interrupted_run_ends_and_leaves_no_finished_file(tmp_path: Path, how
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert errors.strip().endswith("nothing unfinished was left under a final name")
-    assert not list((tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else True
+    assert not list((tmp_path / "out").rglob("*"))
+    assert Report.load(tmp_path / "run.json")["outcome"] == "stopped"
 
 
 def test_memory_stays_flat_while_ten_times_as_much_is_read() -> None:
