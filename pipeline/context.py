@@ -57,7 +57,8 @@ class Context:
     """Handed to every source, operator, executor and sink when it is opened.
 
     `step` is the id of the step, `pool` the reusable output memory, `workers` a shared thread pool for work inside one
-    batch, `parallelism` how many of its threads this step may use, `stop` set when the run is being abandoned.
+    batch, `parallelism` how many of its threads this step may use, `stop` set when the run is being abandoned, `resuming` whether a
+    `restore` follows.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Context:
         quarantine: Callable[[str, BadRecord], None] | None = None,
         side: Callable[[str, pa.RecordBatch], None] | None = None,
         stop: threading.Event | None = None,
+        resuming: bool = False,
     ) -> None:
         self.step = step
+        self.resuming = resuming
         self.pool = pool if pool is not None else BufferPool()
         self.clock: Clock = clock if clock is not None else RealClock()
         self._workers = workers

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from .context import BadRecord, Context
+from .partition import Partitioned
 
 __all__ = ["END_OF_TIME", "NO_TIME", "Operator", "OperatorSpec", "State"]
 
@@ -28,7 +29,6 @@ NO_TIME = -(1 << 63)
 
 #: What `snapshot` returns: nested dicts and lists of str, int, float, bool, None, bytes, numpy arrays and Arrow data.
 State = Mapping[str, Any]
-
 
 class OperatorSpec(ABC):
     """What a step does. Subclasses are frozen dataclasses; every field must pickle.
@@ -85,6 +85,10 @@ class OperatorSpec(ABC):
         `schema` is that of the first input; columns that the record does not hold are null. None (default) if the bytes
         are not enough to try it again. Rows on which a stateless operator raises need nothing: they are put aside whole.
         """
+        return None
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """How this operator may be divided by key among several processes; None (default) if it may not."""
         return None
 
     def cause(self) -> str:

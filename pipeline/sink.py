@@ -33,7 +33,8 @@ class SinkSpec(ABC):
     def check_target(self) -> None:
         """Raise GraphError if the target cannot be written, such as results that are there already.
 
-        Called before a run does any work, and again by `open`; not when a graph is only built or explained.
+        Called before a run does any work, and again by `open` unless ``context.resuming``; not when a graph is only built
+        or explained.
         """
 
     @abstractmethod
@@ -46,7 +47,7 @@ class SinkSpec(ABC):
 
 
 class Sink(ABC):
-    """A running sink, used by one thread. Either `commit` or `abort` is called exactly once at the end."""
+    """A running sink, used by one thread. `commit`, `abort` or `detach` is called exactly once at the end."""
 
     @abstractmethod
     def write(self, batch: pa.RecordBatch) -> None:
@@ -65,4 +66,14 @@ class Sink(ABC):
         return {}
 
     def restore(self, state: State) -> None:
-        """Continue behind a `snapshot`."""
+        """Continue behind a `snapshot`; what was staged later is dropped. Called before the first batch."""
+
+    def is_committed(self, state: State) -> bool:
+        """Whether everything in a `snapshot` stands under final names already: the commit of a run that died just then."""
+        return False
+
+    def publish(self, state: State) -> None:
+        """The `snapshot` is stored for good: what it holds may become visible now, if the sink does so before the end."""
+
+    def detach(self) -> None:
+        """Let go without removing anything: a run that goes on from a snapshot takes over. Instead of commit or abort."""
