@@ -2,6 +2,7 @@
 
 A group ends with the row that makes it `rows` long or `nbytes` large, whichever comes first. Sizes are those of the
 values, not of the memory they happen to lie in, so the same rows are always cut in the same places.
+Without a limit of bytes only rows are counted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["RowGroups", "row_sizes"]
 class RowGroups:
     """Collects batches of `schema` and gives back full groups, each as one batch in canonical layout."""
 
-    def __init__(self, schema: pa.Schema, rows: int, nbytes: int) -> None:
+    def __init__(self, schema: pa.Schema, rows: int, nbytes: int | None = None) -> None:
         self._schema, self._rows, self._nbytes = schema, rows, nbytes
         self._pieces: list[pa.RecordBatch] = []
         self._held_rows = 0
@@ -31,12 +32,12 @@ class RowGroups:
         """Take `batch`; yield the groups that are full now."""
         ends: npt.NDArray[np.int64] | None = None
         start, rows = 0, batch.num_rows
-        sizes = row_sizes(batch)
+        sizes = row_sizes(batch) if self._nbytes is not None else 0
         if not isinstance(sizes, int):
             ends = np.cumsum(sizes)
         while start < rows:
             before = 0 if ends is None or start == 0 else int(ends[start - 1])
-            wanted = self._nbytes - self._held_bytes
+            wanted = (self._nbytes or 0) - self._held_bytes
             if isinstance(sizes, int):
                 by_size = -(-wanted // sizes) if sizes else rows
             else:
@@ -48,12 +49,17 @@ class RowGroups:
                 take * sizes if isinstance(sizes, int) else int(np.asarray(ends)[start + take - 1]) - before
             )
             start += take
-            if self._held_rows >= self._rows or self._held_bytes >= self._nbytes:
+            full = self._nbytes is not None and self._held_bytes >= self._nbytes
+            if full or self._held_rows >= self._rows:
                 yield self._cut()
 
     def flush(self) -> pa.RecordBatch | None:
         """What is left, if anything."""
         return self._cut() if self._held_rows else None
+
+    def held(self) -> pa.RecordBatch:
+        """What is left, which stays: rows to put in front when another goes on here."""
+        return canonical(self._pieces, self._schema)
 
     def _cut(self) -> pa.RecordBatch:
         group = canonical(self._pieces, self._schema)

@@ -2,7 +2,10 @@
 
 The folder is locked by the run that writes it. A run that was killed leaves the folder but not the lock, so the next run
 finds what was staged and either goes on behind it (after a checkpoint) or starts afresh. While files are being renamed
-the folder holds a list of them; whoever finds the list undoes what an interrupted commit had done.
+the folder holds a list of them, so that a rename that was cut short ends one way or the other: what `commit` had renamed
+is taken back, since nothing says that the files are all there will be; what `publish` had begun is finished by a run that
+resumes, since a checkpoint vouches for it. After the last rename of a commit the list becomes a mark that what is still
+staged is of no more use.
 """
 
 from __future__ import annotations
@@ -14,26 +17,39 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, RunError
 
-__all__ = ["Staging", "interrupted_commit", "refuse_existing", "sync"]
+__all__ = ["Staging", "interrupted_commit", "refuse_existing", "refuse_stranger", "sync"]
 
 _LOCK = ".lock"
-_LIST = ".commit.json"
+_COMMIT = ".commit.json"
+_PUBLISH = ".publish.json"
+_DONE = ".done.json"
+#: A killed process may still hold its lock while the system takes it apart.
+_LOCK_TRIES = 200
+_LOCK_WAIT_S = 0.05
 
 
 def _folder(target: Path, label: str) -> Path:
     return target / f".penstock-staging-{label}"
 
 
+def _listed(path: Path) -> tuple[dict[str, str], list[str]] | None:
+    """Staged name to final name, and final names to remove; None if there is no list."""
+    try:
+        listed: Any = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {str(staged): str(final) for staged, final in listed["files"].items()}, [*map(str, listed["removed"])]
+
+
 def interrupted_commit(target: Path, label: str) -> Mapping[str, str]:
     """What a commit that never ended was about to rename, staged name to final name; empty if there was none."""
-    try:
-        listed = json.loads((_folder(target, label) / _LIST).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return {str(staged): str(final) for staged, final in listed.items()}
+    listed = _listed(_folder(target, label) / _COMMIT)
+    return listed[0] if listed else {}
 
 
 def refuse_existing(path: Path, name: str, *, overwrite: bool) -> None:
@@ -44,17 +60,31 @@ def refuse_existing(path: Path, name: str, *, overwrite: bool) -> None:
         raise GraphError(f"{name}: the file exists; remove it, choose another name, or say overwrite=True")
 
 
+def refuse_stranger(path: Path, name: str, *, overwrite: bool) -> None:
+    """Raise RunError if the sink `name`, which did not write `path` yet, would replace it when a resumed run commits."""
+    if path.exists() and not overwrite:
+        raise RunError(f"{name}: the file was not there when the interrupted run began; remove it to resume")
+
+
 class Staging:
-    """The staging folder of one sink. `target` is the folder that holds the final names."""
+    """The staging folder of one sink. `target` is the folder that holds the final names.
 
-    def __init__(self, target: Path, label: str) -> None:
+    Ends with `commit`, `remove`, `abort` or `detach`; what comes after that does nothing.
+    """
+
+    def __init__(self, target: Path, label: str, context: Context) -> None:
         self.target, self.folder = target, _folder(target, label)
-        self._label = label
         self._made = [parent for parent in (target, *target.parents) if not parent.exists()]
-        self._lock = self._take_lock()
-        self._undo()
+        self._lock = self._take_lock(context)
+        self._stored: set[str] = set()
+        try:
+            self._recover(resuming=context.resuming)
+        except BaseException:
+            self._release()
+            raise
 
-    def _take_lock(self) -> int:
+    def _take_lock(self, context: Context) -> int:
+        tries = _LOCK_TRIES if context.resuming else 1
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -65,17 +95,35 @@ class Staging:
                 os.close(lock)  # the run before removed the folder between our open and our lock
             except BlockingIOError:
                 os.close(lock)
-                raise RunError(
-                    f"{self.target}: another run is writing here; wait for it, or give each sink a path of its own"
-                ) from None
+                tries -= 1
+                if not tries or context.stop.wait(_LOCK_WAIT_S):
+                    raise RunError(
+                        f"{self.target}: another run is writing here; wait for it, or give each sink a path of its own"
+                    ) from None
             except BaseException:
                 os.close(lock)
                 raise
 
+    def _recover(self, *, resuming: bool) -> None:
+        """Bring what a run before left to an end."""
+        self._undo()
+        publishing = self.folder / _PUBLISH
+        if (listed := _listed(publishing)) is not None:
+            if resuming:
+                self._carry_out(*listed)
+            publishing.unlink()
+        if (self.folder / _DONE).exists():
+            self.keep_only(())
+            (self.folder / _DONE).unlink()
+
     def staged(self) -> list[str]:
         """The files in the folder, relative to it."""
-        files = (path for path in self.folder.rglob("*") if path.is_file() and path.name not in (_LOCK, _LIST))
-        return sorted(path.relative_to(self.folder).as_posix() for path in files)
+        files = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        return sorted(name for name in files if not name.startswith(".") or "/" in name)
+
+    def holds(self, name: str) -> bool:
+        """Whether the file `name` is staged."""
+        return (self.folder / name).is_file()
 
     def path(self, name: str) -> Path:
         """Where the file `name` is staged; the folder it is in exists afterwards."""
@@ -90,49 +138,110 @@ class Staging:
             if name not in wanted:
                 (self.folder / name).unlink()
 
-    def commit(self, files: Mapping[str, str], *, replaced: Iterable[Path] = ()) -> None:
-        """Rename staged files to final names (relative to `target`), delete `replaced` files that are not among them."""
-        finals = {self.target / final for final in files.values()}
+    def store(self, names: Iterable[str]) -> None:
+        """Have the system write the finished files `names`, and that they are there, to its disk; once for each."""
+        fresh = [name for name in names if name not in self._stored]
+        for name in fresh:
+            sync(self.folder / name)
+        for folder in _between((self.folder / name for name in fresh), self.target):
+            sync(folder)
+        self._stored.update(fresh)
+
+    def commit(self, files: Mapping[str, str], *, replaced: Iterable[str] = ()) -> None:
+        """Rename staged files to final names, delete `replaced` ones that are not among them; all relative to `target`.
+
+        All or nothing: what a commit that is cut short had renamed is taken back by `abort`, `detach` or the next run.
+        """
         for staged in files:
             sync(self.folder / staged)
-        listing = self.folder / _LIST
-        partial = self.folder / (_LIST + ".part")
-        partial.write_text(json.dumps(dict(files)))
-        sync(partial)
-        partial.replace(listing)
+        listing = self._write_list(_COMMIT, files, replaced)
+        self._carry_out(*listing)
+        (self.folder / _COMMIT).replace(self.folder / _DONE)
         sync(self.folder)
+        self.keep_only(())
+        self.remove()
+
+    def publish(self, names: Iterable[str], *, replaced: Iterable[str] = ()) -> None:
+        """Rename staged files to the same names in `target`, delete `replaced` ones; the folder stays in use.
+
+        For files that a stored checkpoint names: what is cut short is finished by the run that resumes.
+        """
+        listing = self._write_list(_PUBLISH, {name: name for name in names}, replaced)
+        self._carry_out(*listing)
+        (self.folder / _PUBLISH).unlink()
+
+    def _write_list(
+        self, name: str, files: Mapping[str, str], replaced: Iterable[str]
+    ) -> tuple[dict[str, str], list[str]]:
+        finals = set(files.values())
+        removed = [final for final in replaced if final not in finals]
+        partial = self.folder / (name + ".part")
+        partial.write_text(json.dumps({"files": dict(files), "removed": removed}))
+        sync(partial)
+        partial.replace(self.folder / name)
+        sync(self.folder)
+        return dict(files), removed
+
+    def _carry_out(self, files: Mapping[str, str], removed: Iterable[str]) -> None:
+        """Do what a list says, or what is left of it."""
         for staged, final in files.items():
-            (self.target / final).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / staged).replace(self.target / final)
-        for path in replaced:
-            if path not in finals:
-                path.unlink(missing_ok=True)
-        for folder in sorted({path.parent for path in finals} | {self.target}):
+            if self.holds(staged):
+                (self.target / final).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / staged).replace(self.target / final)
+        for final in removed:
+            (self.target / final).unlink(missing_ok=True)
+        for folder in _between((self.target / final for final in files.values()), self.target):
             sync(folder)
-        listing.unlink()
-        self._remove()
 
     def abort(self) -> None:
-        """Remove everything that was staged, and every folder made for it. Does nothing after a commit."""
+        """Remove everything that was staged, and every folder made for it. Published files stay."""
         if self._lock < 0:
             return
-        self._undo()
-        self._remove()
+        try:
+            self._undo()
+        finally:
+            self._remove_with_folders()
+
+    def detach(self) -> None:
+        """Leave what is staged to the run that resumes and let go of the lock; leave nothing if nothing is staged."""
+        if self._lock < 0:
+            return
+        try:
+            self._undo()
+            wanted = bool(self.staged()) or (self.folder / _PUBLISH).exists()
+        except BaseException:
+            self._release()
+            raise
+        if wanted:
+            self._release()
+        else:
+            self._remove_with_folders()
+
+    def remove(self) -> None:
+        """Remove the folder; everything that counts has its final name."""
+        if self._lock >= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._release()
+
+    def _undo(self) -> None:
+        listed = _listed(self.folder / _COMMIT)
+        if listed is None:
+            return
+        for staged, final in listed[0].items():
+            if not self.holds(staged) and (self.target / final).exists():
+                (self.target / final).replace(self.path(staged))
+            _remove_empty((self.target / final).parent, self.target)
+        (self.folder / _COMMIT).unlink()
+
+    def _remove_with_folders(self) -> None:
+        self.remove()
         for folder in self._made:
             with suppress(OSError):
                 folder.rmdir()
 
-    def _undo(self) -> None:
-        for staged, final in interrupted_commit(self.target, self._label).items():
-            if not (self.folder / staged).exists() and (self.target / final).exists():
-                (self.target / final).replace(self.path(staged))
-            _remove_empty((self.target / final).parent, self.target)
-        (self.folder / _LIST).unlink(missing_ok=True)
-
-    def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._lock)
-        self._lock = -1
+    def _release(self) -> None:
+        lock, self._lock = self._lock, -1
+        os.close(lock)
 
 
 def _remove_empty(folder: Path, up_to: Path) -> None:
@@ -140,6 +249,17 @@ def _remove_empty(folder: Path, up_to: Path) -> None:
         while folder != up_to:
             folder.rmdir()
             folder = folder.parent
+
+
+def _between(paths: Iterable[Path], top: Path) -> list[Path]:
+    """The folders that hold `paths`, and those around them up to `top`."""
+    found = {top}
+    for path in paths:
+        for folder in path.parents:
+            if folder in found:
+                break
+            found.add(folder)
+    return sorted(found)
 
 
 def sync(path: Path) -> None:

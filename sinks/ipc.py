@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +23,11 @@ from ..pipeline.operator import State
 from ..pipeline.sink import Sink, SinkSpec
 from ._canonical import check_columns
 from ._row_groups import RowGroups
-from ._staging import Staging, refuse_existing, sync
+from ._staging import Staging, refuse_existing, refuse_stranger
 
 __all__ = ["ArrowIpc"]
+
+_MERGED = "merged.arrow"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class ArrowIpc(SinkSpec):
         check_columns(schema, self.name)
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        self.check_target()
-        return _IpcSink(self, schema)
+        if not context.resuming:
+            self.check_target()
+        return _IpcSink(self, schema, context)
 
     def check_target(self) -> None:
         refuse_existing(Path(self.path), self.name, overwrite=self.overwrite)
@@ -74,13 +78,13 @@ class ArrowIpc(SinkSpec):
 class _IpcSink(Sink):
     """Writes one piece; a snapshot ends it and starts another. Pieces are joined when the run commits."""
 
-    def __init__(self, spec: ArrowIpc, schema: pa.Schema) -> None:
+    def __init__(self, spec: ArrowIpc, schema: pa.Schema, context: Context) -> None:
         self._spec, self._schema = spec, schema
         self._final = Path(spec.path)
-        self._pieces: dict[str, int] = {}
+        self._pieces: dict[str, list[int]] = {}  # name to rows and bytes
         self._writer: _Writer | None = None
         self._begun = False
-        self._staging = Staging(self._final.parent, self._final.name)
+        self._staging = Staging(self._final.parent, self._final.name, context)
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._begin()
@@ -90,43 +94,53 @@ class _IpcSink(Sink):
 
     def commit(self) -> None:
         self._end_piece()
+        staged = next(iter(self._pieces), _MERGED)
         if len(self._pieces) != 1:
-            merged = _Writer(self._spec, self._schema, self._staging.path("merged.arrow"))
+            staged = _MERGED
+            self._writer = _Writer(self._spec, self._schema, self._staging.path(staged))
             for name in self._pieces:
                 with pa.memory_map(str(self._staging.path(name))) as source, pa.ipc.open_file(source) as reader:
                     for index in range(reader.num_record_batches):
-                        merged.write(reader.get_batch(index))
-            merged.close()
-            self._pieces = {"merged.arrow": merged.rows}
-        self._staging.commit(dict.fromkeys(self._pieces, self._final.name))
-
-    def abort(self) -> None:
-        if self._writer is not None:
+                        self._writer.write(reader.get_batch(index))
             self._writer.close()
             self._writer = None
+        self._staging.commit({staged: self._final.name})
+
+    def abort(self) -> None:
+        self._abandon()
         self._staging.abort()
+
+    def detach(self) -> None:
+        self._abandon()
+        self._staging.detach()
 
     def snapshot(self) -> State:
         """Rows taken and the pieces that hold them."""
         self._end_piece()
-        for name in self._pieces:
-            sync(self._staging.path(name))
-        return {"rows": sum(self._pieces.values()), "pieces": dict(self._pieces)}
+        self._staging.store(self._pieces)
+        rows = sum(rows for rows, _ in self._pieces.values())
+        return {"rows": rows, "pieces": {name: list(size) for name, size in self._pieces.items()}}
 
     def restore(self, state: State) -> None:
-        """Go on behind a snapshot. Raises RunError if the pieces it names are not there any more."""
+        """Go on behind a snapshot. Raises RunError if its pieces are gone or another result is there."""
         if self._begun:
             raise RunError(f"{self._spec.name}: restore comes before the first batch")
-        pieces: Mapping[str, int] = state["pieces"]
-        for name, rows in pieces.items():
-            if _rows_in(self._staging.folder / name) != rows:
+        pieces: Mapping[str, list[int]] = state["pieces"]
+        for name, (rows, nbytes) in pieces.items():
+            path = self._staging.folder / name
+            if not path.exists() or path.stat().st_size != nbytes or _rows_in(path) != rows:
                 raise RunError(
-                    f"{self._spec.name}: {self._staging.folder / name} should hold {rows} rows of the interrupted run; "
+                    f"{self._spec.name}: {path} should hold {rows} rows in {nbytes} bytes of the interrupted run; "
                     "start it anew"
                 )
+        refuse_stranger(self._final, self._spec.name, overwrite=self._spec.overwrite)
         self._staging.keep_only(pieces)
         self._begun = True
-        self._pieces = dict(pieces)
+        self._pieces = {name: list(size) for name, size in pieces.items()}
+
+    def is_committed(self, state: State) -> bool:
+        """Whether the file has the rows of `state`, the last snapshot of a run, and nothing is staged."""
+        return not self._staging.staged() and _rows_in(self._final) == state["rows"]
 
     def _begin(self) -> None:
         if not self._begun:
@@ -140,7 +154,13 @@ class _IpcSink(Sink):
         self._begin()
         if self._writer is not None:
             self._writer.close()
-            self._pieces[self._next_name()] = self._writer.rows
+            name = self._next_name()
+            self._pieces[name] = [self._writer.rows, self._staging.path(name).stat().st_size]
+            self._writer = None
+
+    def _abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
             self._writer = None
 
 
@@ -171,6 +191,11 @@ class _Writer:
         self._writer.close()
         self._file.close()
 
+    def abandon(self) -> None:
+        """Let go of the file, which is of no use any more. Raises nothing: its disk may be full."""
+        with suppress(OSError, pa.ArrowException):
+            self._file.close()
+
     def _write(self, group: pa.RecordBatch) -> None:
         for index in self._known:
             group = group.set_column(index, group.schema.field(index), self._numbered(index, group.column(index)))
@@ -199,10 +224,10 @@ class _Writer:
 
 
 def _rows_in(path: Path) -> int:
-    if not path.exists():
-        return -1
+    """Rows of an Arrow file, of which one column is decompressed to count them; -1 if it is none."""
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        options = pa.ipc.IpcReadOptions(included_fields=[0])
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source, options=options) as reader:
             return sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
-    except pa.ArrowInvalid:
+    except (OSError, pa.ArrowException):
         return -1

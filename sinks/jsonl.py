@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -17,7 +18,7 @@ from ..pipeline.operator import State
 from ..pipeline.schema import row_bytes
 from ..pipeline.sink import Sink, SinkSpec
 from ._json_values import has_json_form, json_values
-from ._staging import Staging, refuse_existing, sync
+from ._staging import Staging, refuse_existing, refuse_stranger
 
 __all__ = ["JsonLines"]
 
@@ -69,12 +70,13 @@ class JsonLines(SinkSpec):
         refuse_existing(Path(self.path), self.name, overwrite=self.overwrite)
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        self.check_target()
-        return _JsonLinesSink(self, schema)
+        if not context.resuming:
+            self.check_target()
+        return _JsonLinesSink(self, schema, context)
 
 
 class _JsonLinesSink(Sink):
-    def __init__(self, spec: JsonLines, schema: pa.Schema) -> None:
+    def __init__(self, spec: JsonLines, schema: pa.Schema, context: Context) -> None:
         import msgspec
 
         self._spec, self._schema = spec, schema
@@ -84,7 +86,7 @@ class _JsonLinesSink(Sink):
         self._rows = 0
         self._file: BinaryIO | None = None
         self._gzip = _Gzip() if self._final.name.endswith(".gz") else None
-        self._staging = Staging(self._final.parent, self._final.name)
+        self._staging = Staging(self._final.parent, self._final.name, context)
 
     def write(self, batch: pa.RecordBatch) -> None:
         file = self._opened()
@@ -103,29 +105,41 @@ class _JsonLinesSink(Sink):
         self._staging.commit({_STAGED: self._final.name})
 
     def abort(self) -> None:
-        self._close()
+        self._abandon()
         self._staging.abort()
+
+    def detach(self) -> None:
+        self._abandon()
+        self._staging.detach()
 
     def snapshot(self) -> State:
         """Rows taken and the length of the file that holds them."""
         file = self._finish()
         file.flush()
-        sync(self._staging.path(_STAGED))
+        os.fsync(file.fileno())
+        self._staging.store([_STAGED])
         return {"rows": self._rows, "bytes": file.tell()}
 
     def restore(self, state: State) -> None:
-        """Go on behind a snapshot. Raises RunError if the file is shorter than it was then."""
+        """Go on behind a snapshot. Raises RunError if the file is shorter than it was then, or another result is there."""
         if self._file is not None:
             raise RunError(f"{self._spec.name}: restore comes before the first batch")
-        path, nbytes = self._staging.path(_STAGED), int(state["bytes"])
+        path, nbytes = self._staging.folder / _STAGED, int(state["bytes"])
         if not path.exists() or path.stat().st_size < nbytes:
             raise RunError(
                 f"{self._spec.name}: {path} should hold {nbytes} bytes of the interrupted run; start it anew"
             )
+        refuse_stranger(self._final, self._spec.name, overwrite=self._spec.overwrite)
         self._file = path.open("r+b")
         self._file.truncate(nbytes)
         self._file.seek(nbytes)
         self._rows = int(state["rows"])
+
+    def is_committed(self, state: State) -> bool:
+        """Whether the file is as long as in `state`, the last snapshot of a run, and nothing is staged."""
+        if self._staging.staged():
+            return False
+        return self._final.is_file() and self._final.stat().st_size == state["bytes"]
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -141,6 +155,10 @@ class _JsonLinesSink(Sink):
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _abandon(self) -> None:
+        with suppress(OSError):  # its disk may be full
+            self._close()
 
 
 class _Gzip:

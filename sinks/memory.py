@@ -1,8 +1,7 @@
-"""Sinks for tests and notebooks: into a list, into a function, into nothing."""
+"""Sinks for tests and notebooks: into a list, into nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import State
 from ..pipeline.sink import Sink, SinkSpec
 
-__all__ = ["Callback", "Collect", "Null"]
+__all__ = ["Collect", "Null"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class Collect(SinkSpec):
     """Keep the rows in this object: `batches` as they came, `table` joined. Both hold the last run that committed.
 
     A run with more than `max_bytes` of rows fails with StateLimitError. A copy in another process collects there, not here.
+    A checkpoint holds all rows so far, so that a run that resumes has them: use a file sink where there are many.
     """
 
     _: KW_ONLY
@@ -75,10 +75,14 @@ class _CollectSink(Sink):
     def abort(self) -> None:
         self._batches.clear()
 
+    def detach(self) -> None:
+        self._batches.clear()
+
     def snapshot(self) -> State:
         return {"batches": list(self._batches)}
 
     def restore(self, state: State) -> None:
+        """Go on behind a snapshot. `is_committed` is never so: what was collected ended with its process."""
         self._batches = list(state["batches"])
         self._bytes = sum(batch.nbytes for batch in self._batches)
 
@@ -114,40 +118,3 @@ class _NullSink(Sink):
 
     def restore(self, state: State) -> None:
         self.rows = state["rows"]
-
-
-@dataclass(frozen=True)
-class Callback(SinkSpec):
-    """Call ``function(batch)`` for every batch, in order, from one thread.
-
-    What the function did with a batch cannot be taken back when a run fails. Where batches are cut is up to the runner:
-    put `batch` in front if it matters. To send the graph elsewhere the function must pickle: a module's function, not a
-    lambda.
-    """
-
-    function: Callable[[pa.RecordBatch], object]
-
-    kind: ClassVar[str] = "callback"
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise GraphError("Callback needs a function of one batch", got=repr(self.function))
-
-    @property
-    def name(self) -> str:
-        return f"{getattr(self.function, '__qualname__', type(self.function).__name__)} (callback)"
-
-    def open(self, context: Context, schema: pa.Schema) -> Sink:
-        return _CallbackSink(self.function)
-
-
-class _CallbackSink(Sink):
-    def __init__(self, function: Callable[[pa.RecordBatch], object]) -> None:
-        self._function = function
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._function(batch)
-
-    def commit(self) -> None: ...
-
-    def abort(self) -> None: ...

@@ -8,14 +8,11 @@ the run commits; until then they are in a hidden folder that readers skip.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import quote
+from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,16 +21,18 @@ from ..pipeline.errors import GraphError, RunError
 from ..pipeline.operator import State
 from ..pipeline.sink import Sink, SinkSpec
 from ._canonical import check_columns
+from ._hive import can_name_a_folder, partitions
+from ._parquet_files import Part, part_name, part_place, results, stands
 from ._row_groups import RowGroups
-from ._staging import Staging, interrupted_commit, sync
+from ._staging import Staging, interrupted_commit
 
 __all__ = ["Parquet"]
 
 _LABEL = "parquet"
-#: Each partition of a run has a file open.
+#: Each partition has a file open until the next checkpoint.
 _MOST_PARTITIONS = 512
-_OUR_NAME = re.compile(r"([^/]+=[^/]*/)*part-[0-9]{5,}\.parquet")
 _COMPRESSIONS = (None, "zstd", "snappy", "lz4", "gzip")
+_PUBLISH = ("end", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,16 @@ class Parquet(SinkSpec):
     `row_group_bytes` large; with `partition_by` (text, integer, boolean or date columns, Hive layout) these groups are
     counted over all partitions together, so that memory stays bounded. `compression` is ``"zstd"``, ``"snappy"``,
     ``"lz4"``, ``"gzip"`` or None. A folder that holds Parquet files already is refused unless `overwrite`, which replaces
-    them when the run commits. A run without rows writes one empty file, or none with `partition_by`.
+    them when results first become visible. A run without rows writes one empty file, or none with `partition_by`.
+
+    Files become visible when the run ends (``publish="end"``), all or none. With ``publish="checkpoint"`` those of each
+    checkpoint do as soon as it is stored, for pipelines that never end: always whole files, each row in one of them. What
+    was published stays, also when the run fails later; a run resumes only if the files of its last checkpoint are still
+    there. Without checkpoints both mean the end.
+
+    The same rows give the same bytes in the same files, unless the run makes checkpoints: a checkpoint ends the files that
+    are open, so where it falls decides how rows are spread over files and row groups, never which rows there are, nor
+    their order within the numbered files of a partition.
 
     Tensors and dictionaries of strings come back as such; dictionaries of other values come back as their values.
     """
@@ -57,6 +65,7 @@ class Parquet(SinkSpec):
     row_group_bytes: int = 64 << 20
     compression: str | None = "zstd"
     overwrite: bool = False
+    publish: str = "end"
 
     kind: ClassVar[str] = "parquet"
 
@@ -69,6 +78,8 @@ class Parquet(SinkSpec):
                 raise GraphError(f"Parquet: {limit} must be at least 1, got {getattr(self, limit)}")
         if self.compression not in _COMPRESSIONS:
             raise GraphError(f"Parquet: compression must be one of {_COMPRESSIONS}, got {self.compression!r}")
+        if self.publish not in _PUBLISH:
+            raise GraphError(f"Parquet: publish must be one of {_PUBLISH}, got {self.publish!r}")
 
     @property
     def name(self) -> str:
@@ -84,7 +95,7 @@ class Parquet(SinkSpec):
             if column not in schema.names:
                 raise GraphError(f"{self.name}: no column {column!r} to partition by; there are {schema.names}")
             kind = schema.field(column).type
-            if not _can_name_a_folder(kind):
+            if not can_name_a_folder(kind):
                 raise GraphError(
                     f"{self.name}: cannot partition by {column!r}", expected="text, integer or date", got=kind
                 )
@@ -98,39 +109,45 @@ class Parquet(SinkSpec):
                 raise GraphError(f"{self.name}: column {field.name!r} is {field.type}: {error}") from None
 
     def open(self, context: Context, schema: pa.Schema) -> Sink:
-        self.check_target()
-        return _ParquetSink(self, schema)
+        if not context.resuming:
+            self.check_target()
+        return _ParquetSink(self, schema, context)
 
     def check_target(self) -> None:
         folder = Path(self.path)
         if folder.exists() and not folder.is_dir():
             raise GraphError(f"{self.name}: {self.path} is a file; a folder is needed")
         ours = set(interrupted_commit(folder, _LABEL).values())
-        for path in _results(folder):
-            if path.relative_to(folder).as_posix() in ours:
+        for name in results(folder):
+            if name in ours:
                 continue
             if not self.overwrite:
                 raise GraphError(
-                    f"{self.name}: there are results already, such as {path}; "
+                    f"{self.name}: there are results already, such as {folder / name}; "
                     "remove them, choose another folder, or say overwrite=True"
                 )
-            if _OUR_NAME.fullmatch(path.relative_to(folder).as_posix()) is None:
+            if part_place(name) is None:
                 raise GraphError(
-                    f"{self.name}: {path} is not a file that overwrite=True may replace; choose another folder"
+                    f"{self.name}: {folder / name} is not a file that overwrite=True may replace; choose another folder"
                 )
 
 
 class _ParquetSink(Sink):
-    def __init__(self, spec: Parquet, schema: pa.Schema) -> None:
+    """`_files` holds the complete files that are not known to be published, with their rows and bytes."""
+
+    def __init__(self, spec: Parquet, schema: pa.Schema, context: Context) -> None:
         self._spec = spec
-        self._schema = schema
+        self._folder = Path(spec.path)
         self._written = _written_schema(schema, spec.partition_by)
         self._groups = RowGroups(schema, spec.row_group_rows, spec.row_group_bytes)
-        self._parts: dict[str, _Part] = {}
-        self._files: dict[str, int] = {}
+        self._parts: dict[str, Part] = {}
+        self._files: dict[str, list[int]] = {}
+        self._numbers: dict[str, int] = {}
         self._rows = 0
+        self._rows_stored = -1
+        self._replaced = not spec.overwrite
         self._begun = False
-        self._staging = Staging(Path(spec.path), _LABEL)
+        self._staging = Staging(self._folder, _LABEL, context)
 
     def write(self, batch: pa.RecordBatch) -> None:
         self._begin()
@@ -139,39 +156,111 @@ class _ParquetSink(Sink):
             self._write(group)
 
     def commit(self) -> None:
+        """Everything becomes visible. Where the last snapshot has all of it, what is visible already stays so."""
         self._finish_files()
-        if not self._files and not self._spec.partition_by:
+        if not self._numbers and not self._spec.partition_by:
             self._part("").write(self._written.empty_table())
             self._finish_files()
-        replaced = _results(Path(self._spec.path)) if self._spec.overwrite else ()
-        self._staging.commit({name: name for name in self._files}, replaced=list(replaced))
+        if self._at_checkpoints and self._rows_stored == self._rows:
+            self._publish(self._files)
+            self._staging.remove()
+        else:
+            older = self._older(self._files)
+            self._staging.commit({name: name for name in self._files}, replaced=older)
 
     def abort(self) -> None:
-        for part in self._parts.values():
-            part.abandon()
+        self._abandon_parts()
         self._staging.abort()
 
+    def detach(self) -> None:
+        self._abandon_parts()
+        self._staging.detach()
+
     def snapshot(self) -> State:
-        """Rows taken and the files that hold them. Ends the files that are open, so a run with snapshots has more files."""
+        """Rows taken, and the files that hold those which are not published. Ends the files that are open."""
         self._finish_files()
-        for name in self._files:
-            sync(self._staging.path(name))
-        return {"rows": self._rows, "files": dict(self._files)}
+        self._parts.clear()
+        self._staging.store(self._files)
+        self._rows_stored = self._rows
+        return {
+            "rows": self._rows,
+            "files": {name: list(size) for name, size in self._files.items()},
+            "numbers": dict(self._numbers),
+            "replaced": self._replaced,
+        }
 
     def restore(self, state: State) -> None:
-        """Go on behind a snapshot. Raises RunError if the files it names are not there any more."""
+        """Go on behind a snapshot. Raises RunError if its files are gone, or results of others or of later are there."""
         if self._begun:
             raise RunError(f"{self._spec.name}: restore comes before the first batch")
-        files: Mapping[str, int] = state["files"]
-        for name, rows in files.items():
-            path = self._staging.folder / name
-            if not path.exists() or pq.read_metadata(path).num_rows != rows:
+        files: Mapping[str, list[int]] = state["files"]
+        for name, (rows, nbytes) in files.items():
+            staged = self._staging.folder / name
+            published = self._at_checkpoints and not self._staging.holds(name)
+            if not stands(self._folder / name if published else staged, rows, nbytes):
                 raise RunError(
-                    f"{self._spec.name}: {path} should hold {rows} rows of the interrupted run; start it anew"
+                    f"{self._spec.name}: {staged} should hold {rows} rows in {nbytes} bytes of the interrupted run; "
+                    "start it anew"
                 )
+        if state["replaced"]:
+            self._refuse_strangers(files, state["numbers"])
         self._staging.keep_only(files)
         self._begun = True
-        self._files, self._rows = dict(files), state["rows"]
+        self._files = {name: list(size) for name, size in files.items()}
+        self._numbers, self._replaced = dict(state["numbers"]), bool(state["replaced"])
+        self._rows = self._rows_stored = int(state["rows"])
+
+    def is_committed(self, state: State) -> bool:
+        """Whether `state`, the last snapshot of a run, is all visible, with nothing staged and nothing left to replace."""
+        files: Mapping[str, list[int]] = state["files"]
+        names = set(files)
+        if self._staging.staged() or not all(stands(self._folder / name, *size) for name, size in files.items()):
+            return False
+        if not state["numbers"] and not self._spec.partition_by:
+            names.add(part_name("", 0))
+            if not stands(self._folder / part_name("", 0), rows=0):
+                return False
+        return bool(state["replaced"]) or names.issuperset(results(self._folder))
+
+    def publish(self, state: State) -> None:
+        """Let the files of a stored `state` appear, with ``publish="checkpoint"``; again is the same as once."""
+        if self._at_checkpoints:
+            self._publish(state["files"])
+
+    @property
+    def _at_checkpoints(self) -> bool:
+        return self._spec.publish == "checkpoint"
+
+    def _publish(self, files: Mapping[str, list[int]]) -> None:
+        names = list(files)
+        staged = [name for name in names if self._staging.holds(name)]
+        found = set(staged)
+        if gone := [name for name in names if name not in found and not (self._folder / name).exists()]:
+            raise RunError(f"{self._spec.name}: {self._staging.folder / gone[0]} was removed while the run was writing")
+        older = self._older({*names, *self._files})
+        if staged or older:
+            self._staging.publish(staged, replaced=older)
+        self._replaced = True
+        for name in names:
+            self._files.pop(name, None)
+
+    def _older(self, ours: Collection[str]) -> list[str]:
+        """Results of a run before, which are to go."""
+        return [] if self._replaced else [name for name in results(self._folder) if name not in ours]
+
+    def _refuse_strangers(self, files: Mapping[str, list[int]], numbers: Mapping[str, int]) -> None:
+        for name in results(self._folder):
+            folder, number = part_place(name) or ("", -1)
+            published = self._at_checkpoints and 0 <= number < numbers.get(folder, 0)
+            if not published or self._staging.holds(name):
+                raise RunError(
+                    f"{self._spec.name}: {self._folder / name} is not from this run up to this checkpoint; "
+                    "resume from the last checkpoint, or remove it"
+                )
+
+    def _abandon_parts(self) -> None:
+        for part in self._parts.values():
+            part.abandon()
 
     def _begin(self) -> None:
         if not self._begun:
@@ -187,10 +276,10 @@ class _ParquetSink(Sink):
             part.finish()
 
     def _write(self, group: pa.RecordBatch) -> None:
-        for folder, rows in _partitions(group, self._spec.partition_by):
+        for folder, rows in partitions(group, self._spec.partition_by):
             self._part(folder).write(rows)
 
-    def _part(self, folder: str) -> _Part:
+    def _part(self, folder: str) -> Part:
         part = self._parts.get(folder)
         if part is None:
             if len(self._parts) == _MOST_PARTITIONS:
@@ -198,119 +287,17 @@ class _ParquetSink(Sink):
                     f"{self._spec.name}: more than {_MOST_PARTITIONS} partitions; "
                     f"choose a column with fewer values than {self._spec.partition_by}"
                 )
-            part = self._parts[folder] = _Part(self._spec, self._written, self._staging, folder, self._files)
+            part = self._parts[folder] = Part(
+                self._staging,
+                self._written,
+                folder,
+                self._files,
+                self._numbers,
+                rows_per_file=self._spec.rows_per_file,
+                compression=self._spec.compression,
+            )
         return part
-
-
-class _Part:
-    """The files of one partition, one after the other."""
-
-    def __init__(self, spec: Parquet, schema: pa.Schema, staging: Staging, folder: str, files: dict[str, int]) -> None:
-        self._spec, self._schema, self._staging, self._folder, self._files = spec, schema, staging, folder, files
-        self._number = sum(1 for name in files if name.rpartition("/")[0] == folder)
-        self._writer: Any = None
-        self._name = ""
-        self._rows = 0
-
-    def write(self, table: pa.Table) -> None:
-        start = 0
-        while start < table.num_rows or self._writer is None:
-            if self._writer is None:
-                self._start()
-            rows = min(table.num_rows - start, self._spec.rows_per_file - self._rows)
-            if rows:
-                self._writer.write_table(table.slice(start, rows), row_group_size=rows)
-            self._rows += rows
-            start += rows
-            if self._rows == self._spec.rows_per_file:
-                self.finish()
-                if start == table.num_rows:
-                    return
-
-    def _start(self) -> None:
-        self._name = f"{self._folder}/part-{self._number:05d}.parquet".lstrip("/")
-        self._number += 1
-        self._rows = 0
-        self._writer = pq.ParquetWriter(
-            self._staging.path(self._name),
-            self._schema,
-            compression=self._spec.compression or "none",
-            use_dictionary=[field.name for field in self._schema if _repeats(field.type)],
-            write_statistics=[field.name for field in self._schema if not _is_tensor(field.type)],
-        )
-
-    def finish(self) -> None:
-        """Complete the open file, if there is one."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-            self._files[self._name] = self._rows
-
-    def abandon(self) -> None:
-        """Let go of the open file; it is about to be removed."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-def _results(folder: Path) -> Iterator[Path]:
-    """Parquet files in `folder` that are not hidden, at any depth."""
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        for name in sorted(files):
-            if name.endswith(".parquet") and not name.startswith((".", "_")):
-                yield Path(root) / name
 
 
 def _written_schema(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in schema if field.name not in partition_by], metadata=schema.metadata)
-
-
-def _repeats(kind: pa.DataType) -> bool:
-    """Whether Parquet's own dictionary encoding is worth trying."""
-    types = pa.types
-    return any(test(kind) for test in (types.is_dictionary, types.is_string, types.is_large_string, types.is_int16))
-
-
-def _is_tensor(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_nested(kind)
-
-
-def _can_name_a_folder(kind: pa.DataType) -> bool:
-    types = pa.types
-    if isinstance(kind, pa.DictionaryType):
-        kind = kind.value_type
-    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_boolean, types.is_date)
-    return any(test(kind) for test in tests)
-
-
-def _partitions(group: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each partition with its folder, partitions in order of first appearance, rows in their own order."""
-    table = pa.Table.from_batches([group])
-    if not columns:
-        yield "", table
-        return
-    codes = np.zeros(len(table), np.int64)
-    for column in columns:
-        encoded = group.column(column)
-        if isinstance(encoded, pa.DictionaryArray):
-            encoded = encoded.dictionary_decode()
-        encoded = encoded.dictionary_encode(null_encoding="encode")
-        _, codes = np.unique(codes * len(encoded.dictionary) + np.asarray(encoded.indices), return_inverse=True)
-    _, firsts = np.unique(codes, return_index=True)
-    order = np.argsort(codes, kind="stable")
-    sizes = np.bincount(codes)
-    ends = np.cumsum(sizes)
-    rest = table.drop_columns(list(columns))
-    for code in np.argsort(firsts):
-        names = (
-            f"{quote(column, safe='')}={_folder_name(group.column(column)[int(firsts[code])])}" for column in columns
-        )
-        yield "/".join(names), rest.take(pa.array(order[ends[code] - sizes[code] : ends[code]]))
-
-
-def _folder_name(value: Any) -> str:
-    plain = value.as_py()
-    if plain is None:
-        return "__HIVE_DEFAULT_PARTITION__"
-    return quote(str(plain).lower() if isinstance(plain, bool) else str(plain), safe="")
