@@ -79,10 +79,16 @@ def read_quarantine(folder: Path) -> list[QuarantinedRecord]:
 
 
 class RunFiles:
-    """The two files of one run, open for appending. A run takes the next number that is free in the folder."""
+    """The two files of one run, open for appending. A run takes the next number that is free in the folder.
 
-    def __init__(self, folder: Path) -> None:
+    With `name`, that of an interrupted run whose files are taken over: what was written half is cut off.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            self._take_over(folder, name)
+            return
         taken = [int(match[1]) for entry in folder.iterdir() if (match := _NAME.fullmatch(entry.name))]
         number = max(taken, default=-1) + 1
         while True:
@@ -100,6 +106,38 @@ class RunFiles:
             number += 1
         self._blobs: BinaryIO = self._open.with_suffix(".blobs").open("w+b")
         self._offset = 0
+
+    def _take_over(self, folder: Path, name: str) -> None:
+        self._final = _final(folder, name)
+        self._open = self._final.with_suffix(".open.ndjson")
+        if self._final.exists() and not self._open.exists():
+            # the run was interrupted after it had sorted its files
+            self._final.with_suffix(".blobs").rename(self._open.with_suffix(".blobs"))
+            self._final.rename(self._open)
+        self._open.touch()
+        self._open.with_suffix(".blobs").touch()
+        whole = list(_lines(self._open, finished=False))
+        self._blobs = self._open.with_suffix(".blobs").open("r+b")
+        self._offset = self._blobs.seek(0, 2)
+        partial = self._open.with_suffix(".part")
+        partial.write_bytes(b"".join(_line(r.step, _without_data(r), r.digest, r.offset, r.nbytes) for r in whole))
+        partial.replace(self._open)
+        self._index = self._open.open("ab")
+
+    @property
+    def name(self) -> str:
+        """The number that tells the files of this run from those of others."""
+        return self._final.stem.removeprefix("run-")
+
+    def records(self) -> Iterator[tuple[str, BadRecord, str]]:
+        """What was written so far: step, record and digest of its bytes."""
+        for item in list(_lines(self._open, finished=False)):
+            yield item.step, item.record(), item.digest
+
+    def leave(self) -> None:
+        """Close the files without sorting them."""
+        self._index.close()
+        self._blobs.close()
 
     def append(self, step: str, record: BadRecord, digest: str) -> None:
         """Write `record` so that it survives this process: its bytes first, then the line that names them."""

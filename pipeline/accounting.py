@@ -23,6 +23,7 @@ def make_report(
     setup_ns: int,
     memory: Mapping[str, int],
     stalls: list[str],
+    checkpoints: Mapping[str, Any] | None = None,
 ) -> Report:
     """Collect everything a finished (or broken off) run counted."""
     sinks = runtime.sinks()
@@ -72,6 +73,7 @@ def make_report(
             "memory": dict(memory),
             "accelerator": _accelerator(runtime, hops[0]) if hops else None,
             "replay": runtime.pacer.report() if runtime.pacer is not None else None,
+            "checkpoints": checkpoints,
             "stalls": stalls,
         }
     )

@@ -1,7 +1,11 @@
 """Running steps: a cell is one operator with its counters and what comes behind it.
 
-Cells call each other directly inside a stage and reach other stages through an `Inbox`, which has the same three methods:
-`push` a batch, `advance` the watermark, `end`. The inline and the local runner differ only in where the inboxes are.
+Cells call each other directly inside a stage and reach other stages through an `Inbox`, which has the same four methods:
+`push` a batch, `advance` the watermark, `barrier` of a checkpoint, `end`. Runners differ only in where the inboxes are.
+
+A barrier cuts every edge in two: what came before it is in the snapshot, what comes after is not. A cell with several
+inputs saves its state when the barrier has come on all of them; whoever feeds it holds back, until then, the inputs on
+which it has come already.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ from .digest import RowDigest
 from .errors import DecodeError, PenstockError, RunError
 from .isolate import process_isolating
 from .ledger import Histogram, Trace, birth
-from .operator import END_OF_TIME, NO_TIME, Operator
+from .operator import END_OF_TIME, NO_TIME, Operator, State
 from .plan import Node
 from .schema import row_bytes
 from .sink import Sink, SinkSpec
 
-__all__ = ["Cell", "Receiver", "SinkCell", "Sizer", "Target", "failure"]
+__all__ = ["Cell", "Receiver", "Saver", "SinkCell", "Sizer", "Target", "failure"]
 
 
 class Receiver(Protocol):
@@ -34,7 +38,19 @@ class Receiver(Protocol):
 
     def advance(self, watermark: int, port: int, trace: Trace | None) -> None: ...
 
+    def barrier(self, number: int, port: int) -> None: ...
+
     def end(self, port: int, trace: Trace | None) -> None: ...
+
+
+class Saver(Protocol):
+    """Who collects the parts of a snapshot."""
+
+    def saved(self, number: int, step: str, state: State) -> None:
+        """The state of `step` at barrier `number`."""
+
+    def finished(self, step: str, state: State) -> None:
+        """`step` has ended with this state; it stands for every later barrier."""
 
 
 class Target:
@@ -75,6 +91,7 @@ class Cell:
     def __init__(self, index: int, node: Node, operator: Operator, context: Context) -> None:
         self.index, self.node, self.operator, self.context = index, node, operator, context
         self.metrics = context.metrics
+        self.saver: Saver | None = None
         self.down: list[Target] = []
         self.side_down: dict[str, list[Target]] = {}
         self._side_rows: list[tuple[str, pa.RecordBatch]] = []
@@ -86,6 +103,8 @@ class Cell:
         self._steers = getattr(type(operator), "watermark", Operator.watermark) is not Operator.watermark
         self._ports = [NO_TIME] * max(1, len(node.inputs))
         self._ended = [False] * len(self._ports)
+        self._cuts = [0] * len(self._ports)
+        self._crossed = 0
         self._sent = NO_TIME
         self._held_since = 0
 
@@ -162,6 +181,7 @@ class Cell:
         self._ended[port] = True
         self.advance(END_OF_TIME, port, trace)
         if not all(self._ended):
+            self._cross(max(self._cuts))
             return
         started = self._now()
         try:
@@ -172,8 +192,48 @@ class Cell:
             self.emit(outputs, (trace, self.index, started, self._now(), self._held_since, ""))
         if self._side_rows:
             self._emit_sides(trace)
+        if self.saver is not None:
+            self.saver.finished(self.node.id, self.save())
         for target in self._everyone():
             target.receiver.end(target.port, trace)
+
+    def barrier(self, number: int, port: int) -> None:
+        """Checkpoint `number` cuts input `port` here."""
+        self._cuts[port] = number
+        self._cross(number)
+
+    def _cross(self, number: int) -> None:
+        """Save the state and hand the barrier on, if it has come on every input that is open."""
+        waiting = any(cut < number and not ended for cut, ended in zip(self._cuts, self._ended, strict=True))
+        if number <= self._crossed or waiting:
+            return
+        self._crossed = number
+        if self.saver is not None:
+            self.saver.saved(number, self.node.id, self.save())
+        for target in self._everyone():
+            target.receiver.barrier(number, target.port)
+
+    def save(self) -> State:
+        """Everything `load` needs to go on here in a fresh cell."""
+        try:
+            state = self.operator.snapshot()
+        except Exception as error:
+            raise failure(self.node, error) from error
+        times = {"ports": list(self._ports), "ended": list(self._ended), "sent": self._sent}
+        return {"operator": state, **times, "metrics": self.metrics.save()}
+
+    def load(self, state: State) -> None:
+        """Go on behind a `save`."""
+        try:
+            self.operator.restore(state["operator"])
+        except Exception as error:
+            raise failure(self.node, error) from error
+        self._ports, self._ended, self._sent = list(state["ports"]), list(state["ended"]), state["sent"]
+        self.metrics.load(state["metrics"])
+
+    def has_ended(self, port: int) -> bool:
+        """Whether nothing can come on `port` any more."""
+        return self._ended[port]
 
     def emit(self, outputs: Sequence[Any], trace: Trace | None) -> None:
         """Send batches on."""
@@ -219,10 +279,15 @@ class SinkCell:
         self.first_at = 0
         self.ended = False
         self.on_end: Callable[[], None] | None = None
+        self.saver: Saver | None = None
+        #: Set from another thread: the snapshot of this sink that is stored for good.
+        self.to_publish: State | None = None
         self._now = context.clock.monotonic_ns
         self._size = Sizer(node.schema)
 
     def push(self, batch: Any, port: int, trace: Trace | None) -> None:
+        if self.to_publish is not None:
+            self.publish()
         started = self._now()
         metrics = self.metrics
         metrics.batches_in += 1
@@ -246,5 +311,51 @@ class SinkCell:
 
     def end(self, port: int, trace: Trace | None) -> None:
         self.ended = True
+        if self.saver is not None:
+            self.saver.finished(self.node.id, self.save())
         if self.on_end is not None:
             self.on_end()
+
+    def barrier(self, number: int, port: int) -> None:
+        """Checkpoint `number` cuts the rows here."""
+        if self.to_publish is not None:
+            self.publish()
+        if self.saver is not None:
+            self.saver.saved(number, self.node.id, self.save())
+
+    def publish(self) -> None:
+        """Let the sink show what is stored for good, if it wants to. In the sink's thread."""
+        state, self.to_publish = self.to_publish, None
+        if state is not None:
+            try:
+                self.sink.publish(state)
+            except Exception as error:
+                raise failure(self.node, error) from error
+
+    def save(self) -> State:
+        """Everything `load` needs to go on here in a fresh cell."""
+        try:
+            state = self.sink.snapshot()
+        except Exception as error:
+            raise failure(self.node, error) from error
+        digest = self.digest.snapshot() if self.digest is not None else None
+        return {"sink": state, "digest": digest, "ended": self.ended, "metrics": self.metrics.save()}
+
+    def load(self, state: State) -> None:
+        """Go on behind a `save`."""
+        try:
+            self.sink.restore(state["sink"])
+        except Exception as error:
+            raise failure(self.node, error) from error
+        self.load_counts(state)
+
+    def load_counts(self, state: State) -> None:
+        """Take back what a `save` counted, without the sink's own state."""
+        if self.digest is not None:
+            self.digest.restore(state["digest"])
+        self.ended = state["ended"]
+        self.metrics.load(state["metrics"])
+
+    def has_ended(self, port: int) -> bool:
+        """Whether nothing can come any more."""
+        return self.ended

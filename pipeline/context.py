@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor as WorkerPool
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,6 +51,20 @@ class StageMetrics:
     noted: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     state_bytes: int = 0
+
+    def save(self) -> dict[str, Any]:
+        """All counters as plain values."""
+        return {name: _copy(getattr(self, name)) for name in StageMetrics.__slots__}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Count on from what `save` gave."""
+        for name in StageMetrics.__slots__:
+            if name in saved:
+                setattr(self, name, _copy(saved[name]))
+
+
+def _copy(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 class Context:

@@ -3,7 +3,8 @@
 A producer waits while its queue is full; an item larger than the whole budget passes alone when the queue is empty. A
 stage with several inputs takes from the one whose event time is furthest behind and lets the others wait, so that a fast
 stream cannot fill memory while a slow one is awaited. Only where two inputs come from one source may a full queue be
-taken first: there the source could not go on otherwise.
+taken first: there the source could not go on otherwise. An input on which a checkpoint's barrier has come is held back
+until it has come on the others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .operator import END_OF_TIME, NO_TIME
 
 __all__ = ["Inbox", "InboxPort", "Item", "Stopped"]
 
-What = Literal["batch", "watermark", "end"]
+What = Literal["batch", "watermark", "barrier", "end"]
 Item = tuple[What, int, Any, int, "Trace | None"]
 
 
@@ -38,6 +39,7 @@ class Inbox:
         self._bytes = [0] * ports
         self._times = [NO_TIME] * ports
         self._open = [True] * ports
+        self._held = [False] * ports
         self._budget, self._related, self._items = budget, related, items
         self._changed = threading.Condition()
         self._clock, self._stop = clock, stop
@@ -95,25 +97,41 @@ class Inbox:
             if item[0] == "watermark":
                 self._times[port] = item[2]
             elif item[0] == "end":
-                self._times[port] = END_OF_TIME
-                self._open[port] = False
+                self._close(port)
+            elif item[0] == "barrier":
+                self._held[port] = True
+                self._release_when_aligned()
             if self._waiting_full:
                 self._changed.notify_all()
             return item
 
+    def _close(self, port: int) -> None:
+        self._times[port] = END_OF_TIME
+        self._open[port] = False
+        self._release_when_aligned()
+
+    def close(self, port: int) -> None:
+        """Nothing will come on `port`: it had ended when the snapshot was made from which this run goes on."""
+        with self._changed:
+            self._close(port)
+
+    def _release_when_aligned(self) -> None:
+        if all(held or not is_open for held, is_open in zip(self._held, self._open, strict=True)):
+            self._held = [False] * len(self._held)
+
     def _choose(self) -> int | None:
         if len(self._queues) == 1:
             return 0 if self._queues[0] else None
-        behind = min((p for p in range(len(self._queues)) if self._open[p]), key=self._times.__getitem__, default=None)
+        eligible = [p for p in range(len(self._queues)) if self._open[p] and not self._held[p]]
+        behind = min(eligible, key=self._times.__getitem__, default=None)
         if behind is None:
             return None
         lowest = self._times[behind]
-        candidates = [p for p in range(len(self._queues)) if self._open[p] and self._times[p] == lowest]
-        for port in candidates:
-            if self._queues[port]:
+        for port in eligible:
+            if self._times[port] == lowest and self._queues[port]:
                 return port
-        if self._related and self._waiting_full:
-            return next((p for p in range(len(self._queues)) if self._queues[p]), None)
+        if (self._related and self._waiting_full) or any(self._held):
+            return next((p for p in eligible if self._queues[p]), None)
         return None
 
     def wake(self) -> None:
@@ -141,6 +159,9 @@ class InboxPort:
 
     def advance(self, watermark: int, port: int, trace: Trace | None) -> None:
         self._inbox.put(port, "watermark", watermark, 0, trace)
+
+    def barrier(self, number: int, port: int) -> None:
+        self._inbox.put(port, "barrier", number, 0, None)
 
     def end(self, port: int, trace: Trace | None) -> None:
         self._inbox.put(port, "end", None, 0, trace)

@@ -20,7 +20,7 @@ def step_inline(runtime: Runtime) -> Iterator[None]:
     The source that is furthest behind in event time goes next; of equals, the first in the plan.
     """
     runtime.wire(_direct)
-    alive = list(runtime.readings.values())
+    alive = [reading for reading in runtime.readings.values() if not reading.ended]
     while alive:
         reading = min(alive, key=lambda candidate: candidate.latest)
         work = reading.frame()

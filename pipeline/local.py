@@ -84,7 +84,11 @@ class LocalRun:
         feeder = entry.inputs[0].node
         items = feeder.spec.depth if isinstance(feeder.spec, Prefetch) else QUEUE_ITEMS
         budget = runtime.options.edge_budget
-        return Inbox(len(entry.inputs), budget, runtime.clock, runtime.stop, related=related, items=items)
+        inbox = Inbox(len(entry.inputs), budget, runtime.clock, runtime.stop, related=related, items=items)
+        for port in range(len(entry.inputs)):
+            if runtime.cells[entry].has_ended(port):
+                inbox.close(port)
+        return inbox
 
     def _boundary(self, producer: Node, consumer: Node, port: int, receiver: Receiver) -> Receiver:
         plan = self.runtime.plan
@@ -153,6 +157,8 @@ class LocalRun:
                     last.emit((batch,), came)
             elif what == "watermark":
                 first.advance(payload, port, trace)
+            elif what == "barrier":
+                first.barrier(payload, port)
             else:
                 first.end(port, trace)
 
@@ -178,6 +184,8 @@ class LocalRun:
                 cell.push(payload, port, trace)
             elif what == "watermark":
                 cell.advance(payload, port, trace)
+            elif what == "barrier":
+                cell.barrier(payload, port)
             else:
                 cell.end(port, trace)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from .clock import Clock
+from .duration import Duration, nanoseconds
 from .errors import PlanError
 
 __all__ = ["OnError", "RunOptions", "parse_bytes", "readable_bytes"]
@@ -27,6 +28,10 @@ class RunOptions:
     `edge_bytes`: budget of each queue between threads. `on_error`: what a bad record does. `quarantine`: a folder for
     bad records (default: kept in memory and counted). `speed`: replay at this multiple of the recorded pace (default: as
     fast as possible). `stall_after`: seconds without progress after which the stuck step is named.
+
+    `checkpoint`: a folder or any fsspec URL for snapshots (default: none are made). `checkpoint_every`: time between
+    two, such as ``"30s"``. `checkpoint_rows`: or so many rows read, whichever comes first. `resume`: go on from the
+    newest snapshot there; from the beginning if there is none.
     """
 
     parallelism: int | None = None
@@ -38,8 +43,17 @@ class RunOptions:
     clock: Clock | None = None
     stall_after: float = 5.0
     ceiling: bool = False
+    checkpoint: str | Path | None = None
+    checkpoint_every: Duration | None = "10s"
+    checkpoint_rows: int | None = None
+    resume: bool = False
 
     def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise PlanError("resume needs to know where the snapshots are: checkpoint=FOLDER (--checkpoint FOLDER)")
+        if self.checkpoint_rows is not None and self.checkpoint_rows < 1:
+            raise PlanError(f"checkpoint_rows must be at least 1, got {self.checkpoint_rows}")
+        _ = self.checkpoint_every_ns
         if self.parallelism is not None and self.parallelism < 1:
             raise PlanError(f"parallelism must be at least 1, got {self.parallelism}")
         if self.on_error not in ("quarantine", "raise"):
@@ -49,6 +63,16 @@ class RunOptions:
         if not self.stall_after > 0:
             raise PlanError(f"stall_after must be positive, got {self.stall_after}")
         _ = self.budget, self.edge_budget
+
+    @property
+    def checkpoint_every_ns(self) -> int | None:
+        """Time between two checkpoints in ns; None if only rows count."""
+        if self.checkpoint_every is None:
+            return None
+        try:
+            return nanoseconds(self.checkpoint_every)
+        except ValueError as error:
+            raise PlanError(f"checkpoint_every: {error}") from None
 
     @property
     def threads(self) -> int:

@@ -19,8 +19,11 @@ from .source import SourceSpec
 __all__ = ["build_plan", "group_stages"]
 
 
-def build_plan(graph: Graph, threads: int) -> Plan:
-    """The plan for `graph` with up to `threads` threads for each parallel step."""
+def build_plan(graph: Graph, threads: int, *, apart: bool = False) -> Plan:
+    """The plan for `graph` with up to `threads` threads for each parallel step.
+
+    `apart` keeps what reads from what does not, and sinks from everything, as where they run in processes of their own.
+    """
     by_step: dict[int, Node] = {}
     nodes = []
     for name, step in graph:
@@ -31,14 +34,16 @@ def build_plan(graph: Graph, threads: int) -> Plan:
     plan = Plan(nodes)
     insert_gates(plan)
     defer_row_work(plan)
-    group_stages(plan, threads)
+    group_stages(plan, threads, apart=apart)
     return plan
 
 
-def group_stages(plan: Plan, threads: int) -> None:
+def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
     """Divide the nodes, which must be in topological order, among threads."""
     for node in plan.nodes:
         host = None if _starts_stage(plan, node) else plan.stage_of(node.inputs[0].node)
+        if host is not None and apart and _must_part(plan, host, node):
+            host = None
         if host is not None:
             host.nodes.append(node)
             if _extends_head(plan, host, node):
@@ -52,15 +57,22 @@ def group_stages(plan: Plan, threads: int) -> None:
         plan.stages.append(stage)
 
 
+def _must_part(plan: Plan, host: Stage, node: Node) -> bool:
+    if isinstance(node.spec, SinkSpec):
+        return True
+    return isinstance(host.entry.spec, SourceSpec) and not _extends_head(plan, host, node, joined=False)
+
+
 def _asks_for_workers(node: Node) -> bool:
     return node.stateless and (node.options.parallelism or 1) > 1
 
 
-def _extends_head(plan: Plan, stage: Stage, node: Node) -> bool:
-    """Whether `node` continues the chain of stateless nodes at the start of its stage."""
+def _extends_head(plan: Plan, stage: Stage, node: Node, *, joined: bool = True) -> bool:
+    """Whether `node` (already in its stage, or not `joined` yet) continues the chain of stateless nodes at its start."""
     first = 1 if isinstance(stage.entry.spec, SourceSpec) else 0
     chain = stage.head + first
-    if not (node.stateless and stage.nodes.index(node) == chain and (first or stage.head)):
+    place = stage.nodes.index(node) if joined else len(stage.nodes)
+    if not (node.stateless and place == chain and (first or stage.head)):
         return False
     return len(plan.consumers(node.inputs[0].node)) == 1 and node.inputs[0].output == MAIN
 

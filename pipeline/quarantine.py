@@ -10,7 +10,10 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import _quarantine_files as files
 from ._quarantine_files import QuarantinedRecord
@@ -52,6 +55,7 @@ class Quarantine:
         self._cutoff: files.SortKey | None = None
         self._files: files.RunFiles | None = None
         self._closed = False
+        self._known: set[files.SortKey] = set()
 
     @property
     def total(self) -> int:
@@ -66,6 +70,9 @@ class Quarantine:
         with self._lock:
             if self._closed:
                 raise ValueError(f"this quarantine is closed; {record.operation} at {record.place} came too late")
+            if self._known and key in self._known:  # put aside before the crash, and met again since
+                self._known.discard(key)
+                return
             self.counts[step] = self.counts.get(step, 0) + 1
             if self.path is not None:
                 if self._files is None:
@@ -87,6 +94,41 @@ class Quarantine:
         """The records kept in memory as (step, record), sorted by step, position in the source and place."""
         with self._lock:
             return [(entry.step, entry.record) for entry in sorted(self._kept, reverse=True)]
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a run that goes on from a checkpoint needs: the counts, and the file or the records kept in memory.
+
+        Records of rows behind the checkpoint may be among them: they are known again when they come again.
+        """
+        with self._lock:
+            kept = [{"step": entry.step, **asdict(entry.record)} for entry in self._kept] if self.path is None else []
+            name = None if self._files is None else self._files.name
+            return {"counts": dict(self.counts), "kept": kept, "file": name}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on behind a `snapshot`, before the first record."""
+        if state["file"] is not None and self.path is not None:
+            self._files = files.RunFiles(self.path, state["file"])
+            for step, record, digest in self._files.records():
+                self._remember(step, record, digest)
+            return
+        for item in state["kept"]:
+            record = BadRecord(**{name: value for name, value in item.items() if name != "step"})
+            self._remember(item["step"], record, files.data_digest(record.data))
+
+    def _remember(self, step: str, record: BadRecord, digest: str) -> None:
+        key = files.sort_key(step, record, digest)
+        self._known.add(key)
+        self.counts[step] = self.counts.get(step, 0) + 1
+        self._keep_first(_Last(key, step, record))
+
+    def detach(self) -> None:
+        """Close the files as they are: a run that goes on from a checkpoint takes them over."""
+        with self._lock:
+            self._closed = True
+            if self._files is not None:
+                self._files.leave()
+                self._files = None
 
     def close(self) -> None:
         """Sort the files and give them their final names. May be called again; no record may come afterwards."""

@@ -1,6 +1,8 @@
 """A source at work: framing, decoding and the stateless steps fused behind it, and delivery in order.
 
-`frame` is called by one thread at a time, `decode` by any number at once, `deliver` in the order of framing.
+`frame` is called by one thread at a time, `decode` by any number at once, `deliver` in the order of framing. A checkpoint
+cuts the stream in `deliver`, between two batches: the position is that behind the last block that was delivered whole,
+and how many rows of the next one have gone out already.
 """
 
 from __future__ import annotations
@@ -11,15 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from .cells import Cell, Sizer, Target, failure
+from .cells import Cell, Saver, Sizer, Target, failure
 from .context import Context
 from .ledger import PACE, Trace
-from .operator import NO_TIME
+from .operator import NO_TIME, State
 from .pace import Pacer
 from .plan import Node
-from .source import Block, Decoded, SourceReader
+from .source import Block, Decoded, Position, SourceReader
 
-__all__ = ["Head", "Reading", "Work"]
+__all__ = ["Given", "Head", "Reading", "Work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a block decoded to, in numbers; `latest` is the newest event time at the end of a batch."""
+
+    batches: int
+    rows: int
+    nbytes: int
+    latest: int
 
 
 @dataclass(slots=True)
@@ -28,6 +40,7 @@ class Work:
 
     batches: list[tuple[Any, Trace | None]] = field(default_factory=list)
     decoded: Decoded | None = None
+    given: Given | None = None
     block: Block | None = None
     costs: list[tuple[Cell, int, int, int]] = field(default_factory=list)
     error: BaseException | None = None
@@ -85,6 +98,15 @@ class Reading:
         self.down: list[Target] = []
         self.latest = NO_TIME
         self.ended = False
+        self.saver: Saver | None = None
+        #: Set from another thread: cut checkpoint `number` as soon as rows up to the event time `at` have gone out.
+        self.asked: tuple[int, int] | None = None
+        self.position: Position | None = None
+        #: Whether a block was begun (and counted) that is not out yet, and how many of its rows are.
+        self._inside = False
+        self._given = 0
+        self._skip = 0
+        self._cut = 0
         self._pacer = pacer
         self._now = context.clock.monotonic_ns
         self._size = Sizer(node.schema)
@@ -92,6 +114,8 @@ class Reading:
 
     def frame(self) -> Work | None:
         """The next block, or None at the end. One thread at a time."""
+        if self.ended:
+            return None
         started = self._now()
         try:
             if self._blocks is None:
@@ -116,6 +140,7 @@ class Reading:
             work.trace = (work.trace, self.index, started, ended, 0, "decode")
             work.costs.clear()
             batches = [batch for batch in work.decoded.batches if batch.num_rows]
+            work.given = self._measure(batches)
             self.head.run(work, batches, work.trace, self._now)
         except Exception as error:
             work.error = failure(self.node, error)
@@ -125,31 +150,54 @@ class Reading:
         """Count a decoded block and send its batches on. In the order of framing, one thread at a time."""
         if work.error is not None:
             raise work.error
-        if work.decoded is None or work.block is None or work.trace is None:
+        if work.decoded is None or work.block is None or work.trace is None or work.given is None:
             return
-        metrics = self.metrics
-        metrics.batches_in += 1
-        metrics.rows_in += work.block.records
-        metrics.bytes_in += work.block.nbytes
-        metrics.busy_ns += work.trace[3] - work.trace[2]
-        for batch in work.decoded.batches:
-            metrics.batches_out += 1
-            metrics.rows_out += batch.num_rows
-            metrics.bytes_out += self._size(batch)
-        for reason, rows in work.decoded.dropped.items():
-            self.context.drop(reason, rows)
-        for record in work.decoded.bad:
-            self.context.quarantine(record)
-        self.head.settle(work)
+        if not self._inside:
+            self._count(work, work.block, work.decoded, work.given, work.trace)
+            self._inside = True
         for batch, trace in work.batches:
             self._emit(batch, trace)
+        if self.context.stop.is_set():
+            return
+        self.position, self._given, self._inside = work.block.after, 0, False
+        if self.asked is not None:
+            self._cut_if_due()
+
+    def _measure(self, batches: Sequence[pa.RecordBatch]) -> Given:
+        latest = max((batch.column("ts_event")[batch.num_rows - 1].value for batch in batches), default=NO_TIME)
+        return Given(len(batches), sum(b.num_rows for b in batches), sum(self._size(b) for b in batches), latest)
+
+    def _count(self, work: Work, block: Block, decoded: Decoded, given: Given, trace: Trace) -> None:
+        metrics = self.metrics
+        metrics.batches_in += 1
+        metrics.rows_in += block.records
+        metrics.bytes_in += block.nbytes
+        metrics.busy_ns += trace[3] - trace[2]
+        metrics.batches_out += given.batches
+        metrics.rows_out += given.rows
+        metrics.bytes_out += given.nbytes
+        self.latest = max(self.latest, given.latest)
+        for reason, rows in decoded.dropped.items():
+            self.context.drop(reason, rows)
+        for record in decoded.bad:
+            self.context.quarantine(record)
+        self.head.settle(work)
 
     def _emit(self, batch: pa.RecordBatch, trace: Trace | None) -> None:
+        if self._skip:  # rows that went out before the snapshot from which this run goes on
+            gone = min(self._skip, batch.num_rows)
+            self._skip -= gone
+            self._given += gone
+            batch = batch.slice(gone)
+            if not batch.num_rows:
+                return
         pieces: Sequence[tuple[pa.RecordBatch, int]] = ((batch, 0),)
         if self._pacer is not None:
             pieces = self._pacer.pieces(batch)
         last = self.head.cells[-1] if self.head.cells else None
         for piece, due in pieces:
+            if self.asked is not None:
+                self._cut_if_due()
             came = trace
             if self._pacer is not None:
                 started = self._now()
@@ -160,12 +208,44 @@ class Reading:
                 last.metrics.batches_out += 1
                 last.metrics.rows_out += piece.num_rows
                 last.metrics.bytes_out += last.out_size(piece)
-            self.latest = max(self.latest, piece.column("ts_event")[piece.num_rows - 1].value)
             for target in self.down:
                 target.receiver.push(piece, target.port, came)
+            self._given += piece.num_rows
+
+    def _cut_if_due(self) -> None:
+        asked = self.asked
+        if asked is not None and asked[0] > self._cut and self.latest >= asked[1]:
+            self.barrier(asked[0])
+
+    def barrier(self, number: int) -> None:
+        """Cut the stream here for checkpoint `number`. In the thread that delivers."""
+        self._cut, self.asked = number, None
+        if self.saver is not None:
+            for cell in self.head.cells:
+                self.saver.saved(number, cell.node.id, cell.save())
+            self.saver.saved(number, self.node.id, self.save())
+        for target in self.down:
+            target.receiver.barrier(number, target.port)
+
+    def save(self) -> State:
+        """Where to go on, and what was counted."""
+        where = {"position": self.position, "inside": self._inside, "given": self._given}
+        return {**where, "latest": self.latest, "ended": self.ended, "metrics": self.metrics.save()}
+
+    def load(self, state: State) -> None:
+        """Go on behind a `save`; the reader was opened at its position."""
+        self.position, self._inside, self._skip = state["position"], state["inside"], state["given"]
+        self.latest, self.ended = state["latest"], state["ended"]
+        self.metrics.load(state["metrics"])
 
     def end(self) -> None:
-        """Tell everyone behind that the source has ended."""
+        """Tell everyone behind that the source has ended; nothing if it had before the run was resumed."""
+        if self.ended:
+            return
         self.ended = True
+        if self.saver is not None:
+            for cell in self.head.cells:
+                self.saver.finished(cell.node.id, {**cell.save(), "ended": [True]})
+            self.saver.finished(self.node.id, self.save())
         for target in self.down:
             target.receiver.end(target.port, None)

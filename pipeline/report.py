@@ -37,6 +37,8 @@ KEYS: Mapping[str, str] = {
     "accelerator": "null without a model, else: step, model, batches, rows, start_s, busy_s, wait_s, wait_share, "
     "rows_per_s, ceiling_rows_per_s, ceiling_ratio, ledger (step, cause, ms)",
     "replay": "null unless a speed was asked for: speed, largest_lag_ms",
+    "checkpoints": "null unless they were asked for: written, resumed_from (number or null), bytes, longest_s (from asking for "
+    "the barriers to stored), storing_s",
     "stalls": "what was named when nothing moved for a while",
 }
 

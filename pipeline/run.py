@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .accounting import make_report
 from .bound import check_budget
@@ -22,6 +23,10 @@ from .report import Report
 from .runtime import Runtime
 from .sink import SinkSpec
 from .watch import Progress, Watch
+
+if TYPE_CHECKING:  # runs without checkpoints do not load them
+    from .checkpointing import Checkpointing
+    from .resume import Resumption
 
 __all__ = ["Session", "run", "session"]
 
@@ -40,24 +45,42 @@ class Session:
         self.runner, self.options = runner, options
         self.plan: Plan = build_plan(graph, options.threads)
         self.bound = check_budget(self.plan, options)
-        for node in self.plan.nodes:
-            if isinstance(node.spec, SinkSpec):
-                _check_target(node, node.spec)
-        begun = (options.clock or RealClock()).monotonic_ns()
-        calibration = calibrate(self.plan, options)
-        self.runtime = Runtime(self.plan, options, calibration)
-        self.runtime.open()
-        self.setup_ns = self.runtime.started - begun
-        self.local = LocalRun(self.runtime) if runner == "local" else None
-        self.watch = Watch(self.runtime, self.local.describe_stall if self.local else lambda: "the step on the stack")
+        self.resumption: Resumption | None = None
+        if options.checkpoint is not None:
+            from .resume import open_store
+
+            self.resumption = open_store(self.plan, options)
+        try:
+            self._open()
+        except BaseException:
+            self._close_store()
+            raise
         self.outcome = "failed"
         self.error: str | None = None
         self._closed = False
+
+    def _open(self) -> None:
+        options, before = self.options, self.resumption
+        if before is None or before.snapshot is None:
+            for node in self.plan.nodes:
+                if isinstance(node.spec, SinkSpec):
+                    _check_target(node, node.spec)
+        begun = (options.clock or RealClock()).monotonic_ns()
+        calibration = calibrate(self.plan, options)
+        self.runtime = Runtime(self.plan, options, calibration, before.states if before is not None else None)
+        self.runtime.open()
+        self.setup_ns = self.runtime.started - begun
+        self.checkpointing: Checkpointing | None = None
+        if before is not None:
+            self.checkpointing = before.checkpointing(self.plan, options, self.runtime)
+        self.local = LocalRun(self.runtime) if self.runner == "local" else None
+        self.watch = Watch(self.runtime, self.local.describe_stall if self.local else lambda: "the step on the stack")
 
     def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
         """Run to the end in this thread (inline) or wait for the threads (local). Raises what failed."""
         if self.local is None:
             for _ in step_inline(self.runtime):
+                self._checkpoint()
                 if self.watch.glance() and progress is not None:
                     progress(self.watch.progress())
             self.watch.look()
@@ -65,11 +88,28 @@ class Session:
         self.local.start()
         while not self.local.join(0.04):
             self.watch.look()
+            self._checkpoint()
             if progress is not None:
                 progress(self.watch.progress())
         self.watch.look()
         if self.local.error is not None:
             raise self.local.error
+
+    def _checkpoint(self) -> None:
+        """Begin or end a checkpoint if it is time to."""
+        if self.checkpointing is None or (self.local is not None and self.local.error is not None):
+            return
+        from .checkpointing import ask_readings
+
+        readings = self.runtime.readings.values()
+        latest = {reading.node.id: reading.latest for reading in readings if not reading.ended}
+        rows = sum(reading.metrics.rows_in for reading in readings)
+        self.checkpointing.look(latest, rows, ask_readings(readings))
+        if self.local is None and any(reading.asked is not None for reading in readings):
+            for reading in readings:  # nothing is under way between two blocks: all cut here
+                if reading.asked is not None:
+                    reading.barrier(reading.asked[0])
+            self.checkpointing.look(latest, rows, ask_readings(readings))
 
     def abandon(self) -> None:
         """Stop all threads; returns when they have ended or had their time."""
@@ -79,10 +119,30 @@ class Session:
             self.local.join(STOP_SECONDS)
 
     def close(self, *, commit: bool) -> None:
-        """Commit or abort the sinks and release everything, once."""
-        if not self._closed:
-            self._closed = True
-            self.runtime.close(commit=commit)
+        """Commit or abort the sinks (or leave them to a run that resumes) and release everything, once."""
+        if self._closed:
+            return
+        self._closed = True
+        saving = self.checkpointing
+        try:
+            if saving is not None and commit:
+                saving.store_final()
+            self.runtime.close(commit=commit, keep=saving is not None and saving.can_resume)
+        except BaseException:
+            self._close_store()
+            raise
+        if not commit:
+            self._close_store()
+
+    def _close_store(self) -> None:
+        if self.resumption is not None:
+            self.resumption.store.close()
+
+    def finish(self, report: Report) -> None:
+        """Everything is under final names: note it where a resumed run would look."""
+        if self.checkpointing is not None:
+            self.checkpointing.mark_completed(report.data)
+            self._close_store()
 
     def report(self, elapsed_ns: int) -> Report:
         """What was counted so far."""
@@ -95,6 +155,7 @@ class Session:
             setup_ns=self.setup_ns,
             memory=self.watch.memory(self.bound),
             stalls=self.watch.stalls,
+            checkpoints=self.checkpointing.report() if self.checkpointing is not None else None,
         )
 
 
@@ -125,6 +186,11 @@ def run(
     write_to: str | Path | None = None,
 ) -> Report:
     """Run `graph` to its end; see `Flow.run`. The report of a run that fails or is stopped is written too."""
+    if options.resume:
+        from .resume import completed_report
+
+        if (done := completed_report(options)) is not None:
+            return done
     with session(graph, runner, options) as current:
         clock = current.runtime.clock.monotonic_ns
         try:
@@ -142,6 +208,7 @@ def run(
             raise
         current.outcome = "completed"
         report = current.report(elapsed)
+        current.finish(report)
     if write_to is not None:
         report.write(write_to)
     return report

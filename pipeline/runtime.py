@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .cells import Cell, Receiver, SinkCell, Target, failure
+from .cells import Cell, Receiver, Saver, SinkCell, Target, failure
 from .clock import Clock, RealClock
 from .context import BadRecord, Context, StageMetrics
 from .errors import DecodeError
@@ -24,7 +24,7 @@ from .hop_cells import InferCell, may_write_in_place
 from .last_hop import InferOperator, NoBatches, Pass, PrefetchOperator
 from .ledger import Ledger
 from .memory import BufferPool
-from .operator import OperatorSpec
+from .operator import OperatorSpec, State
 from .options import RunOptions
 from .pace import Pacer
 from .plan import Node, Plan, Stage
@@ -33,6 +33,7 @@ from .reading import Head, Reading
 from .sink import SinkSpec
 from .slots import SlotRing
 from .source import SourceSpec
+from .split_reading import open_reader
 
 __all__ = ["Runtime"]
 
@@ -43,7 +44,13 @@ POOL_KEEP = 64 << 20
 class Runtime:
     """Cells, readers, sinks and executors of one run."""
 
-    def __init__(self, plan: Plan, options: RunOptions, calibration: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        options: RunOptions,
+        calibration: Mapping[str, Any] | None = None,
+        resumed: Mapping[str, State] | None = None,
+    ) -> None:
         self.plan, self.options = plan, options
         self.clock: Clock = options.clock or RealClock()
         self.stop = threading.Event()
@@ -60,6 +67,8 @@ class Runtime:
         #: Rows a second of each infer step with its input replaced by one cached batch, where that was measured.
         self.ceilings: dict[str, float] = {}
         self._calibration = calibration or {}
+        self._resumed = resumed or {}
+        self._committed: set[Node] = set()
         self._open_contexts: dict[Node, Context] = {}
         self.started = self.clock.monotonic_ns()
 
@@ -69,10 +78,30 @@ class Runtime:
             for stage in self.plan.stages:
                 for position, node in enumerate(stage.nodes):
                     self._open_node(stage, node, position)
+            for node in self.plan.nodes:
+                if node.id in self._resumed:
+                    self._load(node, self._resumed[node.id])
         except BaseException:
-            self.close(commit=False)
+            self.close(commit=False, keep=bool(self._resumed))
             raise
         self.started = self.clock.monotonic_ns()
+
+    def _load(self, node: Node, state: State) -> None:
+        """Let a node go on behind the snapshot's `state`."""
+        if node in self.readings:
+            self.readings[node].load(state)
+            return
+        cell = self.cells[node]
+        if isinstance(cell, SinkCell) and state["ended"] and cell.sink.is_committed(state["sink"]):
+            self._committed.add(node)
+            cell.load_counts(state)
+        else:
+            cell.load(state)
+
+    def save_to(self, saver: Saver) -> None:
+        """Hand the parts of every snapshot to `saver`."""
+        for part in (*self.readings.values(), *self.cells.values()):
+            part.saver = saver
 
     def wire(self, boundary: Callable[[Node, Node, int, Receiver], Receiver]) -> None:
         """Connect producers to consumers; `boundary` may put a queue between two nodes."""
@@ -121,6 +150,7 @@ class Runtime:
             quarantine=self._set_aside,
             side=lambda name, batch: self._collect_side(node, name, batch),
             stop=self.stop,
+            resuming=bool(self._resumed),
         )
         self._open_contexts[node] = context
         return context
@@ -141,7 +171,7 @@ class Runtime:
         spec = node.spec
         try:
             if isinstance(spec, SourceSpec):
-                reader = spec.open(context)
+                reader = open_reader(spec, context, self._resumed.get(node.id, {}).get("position"))
                 self.readings[node] = Reading(index, node, reader, context, Head([]), self.pacer)
             elif isinstance(spec, SinkSpec):
                 self.cells[node] = SinkCell(index, node, spec.open(context, node.schema), context)
@@ -201,24 +231,33 @@ class Runtime:
     def sinks(self) -> list[SinkCell]:
         return [cell for cell in self.cells.values() if isinstance(cell, SinkCell)]
 
-    def close(self, *, commit: bool) -> None:
-        """Commit or abort every sink, close everything. The first failure of a commit aborts the other sinks."""
+    def close(self, *, commit: bool, keep: bool = False) -> None:
+        """Commit every sink, or abort it, or with `keep` leave what it staged; close everything.
+
+        After a failure of a commit the other sinks are aborted or kept.
+        """
         sinks = self.sinks()
         try:
             if commit:
                 for cell in list(sinks):
                     try:
-                        cell.sink.commit()
+                        if cell.node in self._committed:
+                            cell.sink.detach()
+                        else:
+                            cell.sink.commit()
                     except Exception as error:
                         raise failure(cell.node, error) from error
                     sinks.remove(cell)
         finally:
             for cell in sinks:
                 with contextlib.suppress(OSError):
-                    cell.sink.abort()
-            self._close_parts()
+                    if keep:
+                        cell.sink.detach()
+                    else:
+                        cell.sink.abort()
+            self._close_parts(keep)
 
-    def _close_parts(self) -> None:
+    def _close_parts(self, keep: bool) -> None:
         closers: list[Callable[[], None]] = [reading.reader.close for reading in self.readings.values()]
         closers += [cell.operator.close for cell in self.cells.values() if isinstance(cell, Cell)]
         closers += [executor.close for executor in self.executors.values()]
@@ -230,7 +269,10 @@ class Runtime:
         for ring in self.rings.values():
             ring.close()
         self.pool.trim()
-        self.quarantine.close()
+        if keep:
+            self.quarantine.detach()
+        else:
+            self.quarantine.close()
 
 
 class _Inside:
