@@ -6,7 +6,7 @@ events.apply(ops.ActionSequence(length=64, every=8))
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from ..pipeline.columns import ColumnBlock, as_numpy, event_ns
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
+from ..pipeline.partition import Partitioned, RowByRow, partition_of
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema, tensor_type
 from .keys import KeyIndex, check_key_type
 
@@ -135,6 +136,12 @@ class ActionSequence(OperatorSpec):
     def state_bound(self, *inputs: pa.Schema) -> int:
         # rings grow by doubling, old and new at once; keys as text take a few hundred bytes
         return self.max_players * (2 * (16 * self.length + 24) + 512)
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """By the key columns; rows without a player go to some part, which drops them. None if a position is `seq`."""
+        if "seq" in (self.action, *self.position):
+            return None
+        return _Divided(self.key, self.output_schema(*inputs))
 
 
 class _Players(Operator):
@@ -257,6 +264,27 @@ class _Players(Operator):
         self._rings(self._players)
         for name, array in self._state().items():
             array[:] = state[name]
+
+
+class _Divided(RowByRow):
+    """Rings by player."""
+
+    def split(self, state: Mapping[str, Any], parts: int) -> Sequence[Mapping[str, Any]]:
+        part_of_player = partition_of(state["players"]["keys"].columns, parts)
+        return [_picked(state, np.flatnonzero(part_of_player == part)) for part in range(parts)]
+
+    def join(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        players = [state["players"]["keys"] for state in states]
+        index = KeyIndex([column.type for column in players[0].columns])
+        ids = np.concatenate([index.ids(batch.columns) for batch in players])
+        arrays = {name: np.concatenate([state[name] for state in states]) for name in states[0] if name != "players"}
+        by_value = np.lexsort(tuple(reversed(index.order(ids))))
+        return _picked({"players": index.snapshot(), **arrays}, by_value)
+
+
+def _picked(state: Mapping[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
+    arrays = {name: array[slots] for name, array in state.items() if name != "players"}
+    return {"players": {"keys": state["players"]["keys"].take(pa.array(slots))}, **arrays}
 
 
 def _has_player(column: pa.Array) -> npt.NDArray[np.bool_]:

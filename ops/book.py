@@ -17,6 +17,7 @@ from ..pipeline.columns import ColumnBlock, as_numpy
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
+from ..pipeline.partition import Partitioned
 from ..pipeline.schema import event_schema
 
 __all__ = ["BookFeatures"]
@@ -119,6 +120,13 @@ class BookFeatures(OperatorSpec):
         slots = 1 << (2 * self.max_orders).bit_length()
         # the table, and while it grows its predecessor; the same for the arena of price levels; book sides and trades
         return slots * 32 * 3 // 2 + (4 * self.max_orders + (16 << 17)) * 16 * 2 + 131_072 * 24 + 65_536 * 16
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """None: an order id is looked up among the orders of all stocks, and one added twice is dropped wherever it was.
+
+        Divided by stock, a part could not see that another holds the id.
+        """
+        return None
 
 
 class _Books(Operator):

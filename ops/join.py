@@ -20,6 +20,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import nanoseconds
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.partition import Partitioned
 from ..pipeline.registry import supplies
 from ._key_codes import KeyCodes, key_kind
 from ._pending import PendingRows, TimeIndex
@@ -90,6 +91,14 @@ class JoinAsof(OperatorSpec):
 
     def state_bound(self, *inputs: pa.Schema) -> int:
         return self.state_limit
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """None: left rows leave in the order in which they came, whatever their key.
+
+        A row waits behind an earlier one of another key, which a part would not see; and how far a batch or a watermark
+        lets rows leave depends on both inputs, so what parts emit for it cannot be put in order on its own.
+        """
+        return None
 
     def cause(self) -> str:
         return "sync"

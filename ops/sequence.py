@@ -5,7 +5,7 @@ books.apply(ops.RollingSequence(columns=("spread", "imbalance", "trade_sz"), len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,9 @@ from ..pipeline.columns import ColumnBlock, as_numpy
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
+from ..pipeline.partition import Partitioned, RowByRow, partition_of
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema, tensor_type
+from ._key_columns import is_bytes
 
 __all__ = ["RollingSequence"]
 
@@ -91,6 +93,14 @@ class RollingSequence(OperatorSpec):
 
     def state_bound(self, *inputs: pa.Schema) -> int:
         return 2 * self.max_keys * (8 * self.length * len(self.columns) + 8 + 256)
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """By the key. None if the tensor holds `seq`, which parts do not see, or if keys are not integers, text or binary."""
+        kind = inputs[0].field(self.key).type
+        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if "seq" in (self.key, *self.columns) or not (pa.types.is_integer(value) or is_bytes(value)):
+            return None
+        return _Divided(self.key, value, self.output_schema(*inputs))
 
 
 class _Sequences(Operator):
@@ -200,6 +210,29 @@ class _Sequences(Operator):
         self._rings = np.array(state["rings"], np.float64)
         self._seen = np.array(state["seen"], np.int64)
         self._dictionary = None
+
+
+class _Divided(RowByRow):
+    """Rings by key."""
+
+    def __init__(self, key: str, kind: pa.DataType, schema: pa.Schema) -> None:
+        super().__init__((key,), schema)
+        self._kind = kind
+
+    def split(self, state: Mapping[str, Any], parts: int) -> Sequence[Mapping[str, Any]]:
+        part_of_key = partition_of([pa.array(state["keys"], self._kind)], parts)
+        return [_picked(state, np.flatnonzero(part_of_key == part)) for part in range(parts)]
+
+    def join(self, states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        rings, seen = (np.concatenate([state[name] for state in states]) for name in ("rings", "seen"))
+        keys = [key for state in states for key in state["keys"]]
+        by_value = sorted(range(len(keys)), key=keys.__getitem__)
+        return _picked({"keys": keys, "rings": rings, "seen": seen}, np.array(by_value, np.int64))
+
+
+def _picked(state: Mapping[str, Any], slots: npt.NDArray[np.int64]) -> dict[str, Any]:
+    keys = state["keys"]
+    return {"keys": [keys[slot] for slot in slots], "rings": state["rings"][slots], "seen": state["seen"][slots]}
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:

@@ -24,6 +24,7 @@ from ..pipeline.context import Context
 from ..pipeline.duration import Duration, nanoseconds, readable_duration
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import END_OF_TIME, NO_TIME, Operator, OperatorSpec, State
+from ..pipeline.partition import Partitioned
 from ..pipeline.registry import supplies
 from ..pipeline.schema import EVENT_FIELDS, TIMESTAMP, check_event_schema
 from .aggregates import Aggregate
@@ -196,6 +197,19 @@ class Window(OperatorSpec):
 
     def open(self, context: Context, *inputs: pa.Schema) -> Operator:
         return _Windows(self, context, inputs[0], self.output_schema(*inputs))
+
+    def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
+        """By the key columns. None without keys, for assigners from elsewhere, and if an aggregate reads `seq`.
+
+        Late rows find their place in the input again by a number that travels as their `seq`, see `Partitioned`.
+        """
+        from ._window_parts import WindowParts
+
+        reads = [getattr(aggregate, "column", "seq") for aggregate in self.aggregates.values()]
+        if not self.keys or "seq" in reads or not isinstance(self.assigner, Tumbling | Sliding | Session):
+            return None
+        span = "first" if isinstance(self.assigner, Session) else "pane"
+        return WindowParts(self.keys, span, self.output_schema(*inputs), inputs[0])
 
 
 class _Windows(Operator):
