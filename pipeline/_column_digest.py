@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
+
+from ._stream_hash import StreamHash
 
 __all__ = ["ColumnDigest", "column_digest"]
+
+#: Rows computed on at once: what they become stays in the cache, and the allocator need not ask the system for it.
+_PIECE = 8192
 
 
 class ColumnDigest(ABC):
@@ -20,8 +25,8 @@ class ColumnDigest(ABC):
     __slots__ = ("_nulls", "_rows", "_values")
 
     def __init__(self) -> None:
-        self._values = xxhash.xxh3_128()
-        self._nulls = xxhash.xxh3_128()
+        self._values = StreamHash()
+        self._nulls = StreamHash()
         self._rows = 0
 
     def update(self, array: pa.Array) -> None:
@@ -37,6 +42,11 @@ class ColumnDigest(ABC):
     @abstractmethod
     def add(self, array: pa.Array) -> None: ...
 
+    def _add_lengths(self, bounds: np.ndarray[Any, Any]) -> None:
+        for start in range(0, len(bounds) - 1, _PIECE):
+            piece = bounds[start : start + _PIECE + 1]
+            self._values.update((piece[1:] - piece[:-1]).data)
+
     def parts(self) -> tuple[ColumnDigest, ...]:
         return ()
 
@@ -45,13 +55,32 @@ class ColumnDigest(ABC):
         """Bytes a row takes where that is the same for all rows and a copy of them is cheap."""
         return None
 
+    def streams(self) -> tuple[StreamHash, ...]:
+        return (self._nulls, self._values)
+
     def digest(self) -> bytes:
-        total = xxhash.xxh3_128(self._rows.to_bytes(8, "little"))
-        total.update(self._nulls.digest())
-        total.update(self._values.digest())
-        for part in self.parts():
-            total.update(part.digest())
-        return total.digest()
+        pieces = [self._rows.to_bytes(8, "little")]
+        pieces += [stream.digest() for stream in self.streams()]
+        pieces += [part.digest() for part in self.parts()]
+        return xxh3_128_digest(b"".join(pieces))
+
+    def snapshot(self) -> list[Any]:
+        """Rows, the state of each stream, and a list like this for each part."""
+        return [self._rows, [s.snapshot() for s in self.streams()], [part.snapshot() for part in self.parts()]]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on behind a `snapshot` of a column of the same type. Raises ValueError for any other."""
+        streams, parts = self.streams(), self.parts()
+        match state:
+            case [int(rows), list(hashes), list(below)] if len(hashes) == len(streams) and len(below) == len(parts):
+                pass
+            case _:
+                raise ValueError("a snapshot of a column of another type")
+        self._rows = rows
+        for stream, saved in zip(streams, hashes, strict=True):
+            stream.restore(saved)
+        for part, saved in zip(parts, below, strict=True):
+            part.restore(saved)
 
 
 class _Null(ColumnDigest):
@@ -117,17 +146,17 @@ class _Binary(ColumnDigest):
     def __init__(self, offset: type[np.signedinteger[Any]]) -> None:
         super().__init__()
         self._offset = np.dtype(offset)
-        self._bytes = xxhash.xxh3_128()
+        self._bytes = StreamHash()
 
     def add(self, array: pa.Array) -> None:
         _, offsets, data = array.buffers()
         bounds = np.frombuffer(offsets, self._offset, len(array) + 1, array.offset * self._offset.itemsize)
-        self._values.update(np.diff(bounds).data)
+        self._add_lengths(bounds)
         if data is not None:
             self._bytes.update(memoryview(data)[int(bounds[0]) : int(bounds[-1])])
 
-    def digest(self) -> bytes:
-        return super().digest() + self._bytes.digest()
+    def streams(self) -> tuple[StreamHash, ...]:
+        return (self._nulls, self._values, self._bytes)
 
 
 class _List(ColumnDigest):
@@ -142,7 +171,7 @@ class _List(ColumnDigest):
 
     def add(self, array: pa.Array) -> None:
         bounds = np.frombuffer(array.buffers()[1], self._offset, len(array) + 1, array.offset * self._offset.itemsize)
-        self._values.update(np.diff(bounds).data)
+        self._add_lengths(bounds)
         first, end = int(bounds[0]), int(bounds[-1])
         if end > first:
             self._child.update(array.values.slice(first, end - first))
@@ -231,7 +260,9 @@ class _Dictionary(ColumnDigest):
         super().update(indices)
 
     def add(self, array: pa.Array) -> None:
-        self._values.update(self._hashes.take(array.to_numpy()).data)
+        indices = array.to_numpy()
+        for start in range(0, len(indices), _PIECE):
+            self._values.update(self._hashes.take(indices[start : start + _PIECE]).data)
 
     def _refresh(self, dictionary: pa.Array) -> None:
         # The array is kept beside its key: as long as it lives, no other one can have its addresses.
@@ -249,7 +280,7 @@ class _Dictionary(ColumnDigest):
 def _value_hash(single: pa.Array) -> int:
     column = column_digest(single.type)
     column.update(single)
-    return xxhash.xxh3_64_intdigest(column.digest())
+    return xxh3_64_intdigest(column.digest())
 
 
 def _is_binary(kind: pa.DataType) -> bool:

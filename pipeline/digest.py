@@ -6,6 +6,8 @@ counted from the first row of all), what only Arrow sees does not (offsets, vali
 bytes under a null, which dictionary index stands for a value).
 
 Floating-point values are taken bit by bit: ``-0.0`` is not ``0.0``, and a NaN equals one of the same bits.
+
+A digest can be put down and taken up again by another process, at any row: see `_stream_hash`.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import pyarrow as pa
 import xxhash
 
 from ._column_digest import column_digest
+from .operator import State
 
 __all__ = ["RowDigest"]
 
 #: Small batches wait for company: looking at one column costs more than hashing a thousand values of it.
-_TOGETHER, _TOGETHER_BYTES = 8, 256 << 10
+_TOGETHER, _TOGETHER_BYTES, _SMALL_BYTES = 16, 512 << 10, 128 << 10
 
 
 class RowDigest:
@@ -55,7 +58,7 @@ class RowDigest:
         self.rows += rows
         if self._row_bytes is not None:
             size = rows * self._row_bytes
-            if size < _TOGETHER_BYTES // 2:
+            if size < _SMALL_BYTES:
                 self._waiting.append(batch)
                 self._waiting_bytes += size
                 if len(self._waiting) >= _TOGETHER or self._waiting_bytes >= _TOGETHER_BYTES:
@@ -85,3 +88,27 @@ class RowDigest:
                 total.update(len(encoded).to_bytes(8, "little") + encoded)
             total.update(column.digest())
         return total.hexdigest()
+
+    def snapshot(self) -> State:
+        """The digest so far, at most 64 KiB for each buffer of a column, so that `restore` goes on behind it."""
+        self._flush()
+        return {"rows": self.rows, "schema": self._described(), "columns": [c.snapshot() for c in self._columns]}
+
+    def restore(self, state: State) -> None:
+        """Go on behind a `snapshot`. Raises ValueError if it is of other columns, or damaged; then start a fresh one."""
+        if state.get("schema") != self._described():
+            raise ValueError(f"a digest of {self._described()} cannot go on behind one of {state.get('schema')}")
+        rows, saved = state.get("rows"), state.get("columns")
+        if not isinstance(rows, int) or not isinstance(saved, list) or len(saved) != len(self._columns):
+            raise ValueError("the state of a digest has a number of rows and one state for each column")
+        for field, column, part in zip(self._schema, self._columns, saved, strict=True):
+            try:
+                column.restore(part)
+            except ValueError as error:
+                raise ValueError(f"column {field.name!r}: {error}") from None
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self.rows = rows
+
+    def _described(self) -> list[list[str]]:
+        return [[field.name, str(field.type)] for field in self._schema]
