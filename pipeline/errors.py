@@ -7,6 +7,7 @@ nothing else. The command line prints such an error as a single line.
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "DecodeError",
     "FormatError",
     "GraphError",
@@ -56,6 +57,10 @@ class PlanError(PenstockError):
 
 class RunError(PenstockError):
     """A run that failed; the cause is chained and the message names the step."""
+
+
+class CheckpointError(PenstockError):
+    """Checkpoints that cannot be read, written or used. The message names the place and the snapshot."""
 
 
 class FormatError(PenstockError):
