@@ -132,8 +132,9 @@ class Staging:
         return path
 
     def keep_only(self, names: Iterable[str]) -> None:
-        """Remove every staged file but `names`."""
+        """Remove every staged file but `names`, which a stored snapshot has."""
         wanted = set(names)
+        self._stored = wanted
         for name in self.staged():
             if name not in wanted:
                 (self.folder / name).unlink()
@@ -157,8 +158,9 @@ class Staging:
         listing = self._write_list(_COMMIT, files, replaced)
         self._carry_out(*listing)
         (self.folder / _COMMIT).replace(self.folder / _DONE)
-        sync(self.folder)
-        self.keep_only(())
+        with suppress(OSError):  # all is where it belongs; what cannot be tidied up is left to the next run
+            sync(self.folder)
+            self.keep_only(())
         self.remove()
 
     def publish(self, names: Iterable[str], *, replaced: Iterable[str] = ()) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Callback"]
 
 @dataclass(frozen=True)
 class Callback(SinkSpec):
-    """Call ``function(batch)`` for every batch or ``function(batch, number)`` for every `rows` rows, in order, in one thread.
+    """Call ``function(batch)`` for every batch, or ``function(batch, number)`` for every `rows` rows, in order.
 
     With `rows`, batches have exactly so many rows (the last of the stream may have fewer) and are numbered 0, 1, 2, ...,
     wherever they were cut upstream. A number always comes with the same rows, laid out the same in memory, also from

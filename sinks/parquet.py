@@ -245,8 +245,10 @@ class _ParquetSink(Sink):
             self._files.pop(name, None)
 
     def _older(self, ours: Collection[str]) -> list[str]:
-        """Results of a run before, which are to go."""
-        return [] if self._replaced else [name for name in results(self._folder) if name not in ours]
+        """Results of a run before, which are to go: also one with a name of `ours`, where ours is still staged."""
+        if self._replaced:
+            return []
+        return [name for name in results(self._folder) if name not in ours or self._staging.holds(name)]
 
     def _refuse_strangers(self, files: Mapping[str, list[int]], numbers: Mapping[str, int]) -> None:
         for name in results(self._folder):

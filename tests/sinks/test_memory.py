@@ -1,4 +1,4 @@
-"""`Collect`, `Callback` and `Null`."""
+"""`Collect` and `Null`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import GraphError, StateLimitError
 from penstock.pipeline.sink import Sink, SinkSpec
-from penstock.sinks.memory import Callback, Collect, Null
+from penstock.sinks.memory import Collect, Null
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -79,23 +79,6 @@ def test_a_copy_of_collect_travels_without_the_rows() -> None:
     assert hash(copy) == hash(spec)
 
 
-def test_callback_sees_every_batch_in_order() -> None:
-    seen: list[int] = []
-    spec = Callback(lambda rows: seen.extend(rows.column("n").to_pylist()))
-    sink = opened(spec)
-    sink.write(batch(1, 2))
-    sink.write(batch(3))
-    sink.commit()
-    assert seen == [1, 2, 3]
-    assert "callback" in spec.name
-
-
-def test_callback_needs_a_function_and_pickles_one_of_a_module() -> None:
-    with pytest.raises(GraphError, match="function"):
-        Callback(3)  # type: ignore[arg-type]
-    assert pickle.loads(pickle.dumps(Callback(print))) == Callback(print)
-
-
 def test_null_counts_and_keeps_nothing() -> None:
     sink = opened(Null())
     sink.write(batch(1, 2))
@@ -104,3 +87,16 @@ def test_null_counts_and_keeps_nothing() -> None:
     later.write(batch(3))
     assert later.snapshot() == {"rows": 3}
     assert Null().state_bound(SCHEMA) == 0
+
+
+def test_letting_go_shows_nothing() -> None:
+    spec = Collect()
+    for end in ("detach", "abort"):
+        sink = opened(spec)
+        sink.write(batch(1))
+        getattr(sink, end)()
+        getattr(sink, end)()
+        assert spec.batches == []
+    null = opened(Null())
+    null.write(batch(1))
+    null.detach()

@@ -17,6 +17,7 @@ from penstock.pipeline.context import Context
 from penstock.pipeline.digest import RowDigest
 from penstock.pipeline.errors import GraphError, RunError
 from penstock.pipeline.schema import event_schema, tensor_type
+from penstock.pipeline.sink import Sink
 from penstock.sinks.parquet import Parquet
 
 NUMBERS = pa.schema([("n", pa.int64())])
@@ -235,3 +236,188 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(GraphError, match="is a file"):
         Parquet(tmp_path / "out").check_target()
+
+
+def resumed(spec: Parquet, state: Any = None) -> Sink:
+    sink = spec.open(Context("write", resuming=True), NUMBERS)
+    if state is not None:
+        sink.restore(state)
+    return sink
+
+
+def shown(folder: Path) -> list[int]:
+    return [
+        n
+        for path in sorted(folder.rglob("part-*.parquet"))
+        if ".penstock" not in str(path)
+        for n in pq.read_table(path).column("n").to_pylist()
+    ]
+
+
+def test_what_a_checkpoint_holds_appears_when_it_is_stored_and_stays(tmp_path: Path) -> None:
+    spec = Parquet(tmp_path / "out", rows_per_file=4, publish="checkpoint")
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(6))
+    state = sink.snapshot()
+    sink.write(numbers(3, 6))
+    assert shown(tmp_path / "out") == []
+    sink.publish(state)
+    assert shown(tmp_path / "out") == list(range(6))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.parquet")}
+    sink.publish(state)
+    later = sink.snapshot()
+    assert shown(tmp_path / "out") == list(range(6))
+    sink.publish(later)
+    assert shown(tmp_path / "out") == list(range(9))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    sink.write(numbers(5, 9))
+    sink.abort()
+    assert shown(tmp_path / "out") == list(range(9))
+    assert not list((tmp_path / "out").glob(".penstock*"))
+
+
+def test_with_the_end_as_the_moment_checkpoints_show_nothing(tmp_path: Path) -> None:
+    sink = Parquet(tmp_path / "out").open(Context("write"), NUMBERS)
+    sink.write(numbers(6))
+    sink.publish(sink.snapshot())
+    assert shown(tmp_path / "out") == []
+    sink.commit()
+    assert shown(tmp_path / "out") == list(range(6))
+
+
+def test_a_resumed_run_goes_on_behind_what_was_published_and_drops_what_was_not_stored(tmp_path: Path) -> None:
+    spec = Parquet(tmp_path / "out", rows_per_file=4, publish="checkpoint")
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(6))
+    state = sink.snapshot()
+    sink.publish(state)
+    sink.write(numbers(7, 6))  # a whole file and more, lost
+    sink.detach()
+    assert shown(tmp_path / "out") == list(range(6))
+    later = resumed(spec, state)
+    later.publish(state)
+    later.write(numbers(5, 6))
+    assert shown(tmp_path / "out") == list(range(6))
+    later.publish(later.snapshot())
+    assert shown(tmp_path / "out") == list(range(11))
+    later.commit()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"part-{i:05d}.parquet" for i in range(4)]
+
+
+def test_older_results_go_with_the_first_publication_and_only_then(tmp_path: Path) -> None:
+    folder = written(Parquet(tmp_path / "out", rows_per_file=1), NUMBERS, numbers(5, 100))
+    spec = Parquet(folder, publish="checkpoint", overwrite=True)
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(3))
+    first = sink.snapshot()
+    assert shown(folder) == list(range(100, 105))
+    sink.write(numbers(3, 3))
+    second = sink.snapshot()  # taken before the first was stored
+    sink.publish(first)
+    assert shown(folder) == [0, 1, 2]
+    sink.detach()
+    later = resumed(spec, second)
+    later.publish(second)
+    assert shown(folder) == list(range(6))
+    later.write(numbers(3, 6))
+    later.commit()
+    assert shown(folder) == list(range(9))
+
+
+def test_a_state_does_not_grow_with_what_is_published(tmp_path: Path) -> None:
+    sink = Parquet(tmp_path / "out", publish="checkpoint").open(Context("write"), NUMBERS)
+    for start in range(0, 30, 3):
+        sink.write(numbers(3, start))
+        state = sink.snapshot()
+        assert list(state["files"]) == [f"part-{start // 3:05d}.parquet"]
+        sink.publish(state)
+    sink.detach()
+    assert shown(tmp_path / "out") == list(range(30))
+
+
+def test_a_checkpoint_older_than_what_is_visible_is_refused(tmp_path: Path) -> None:
+    spec = Parquet(tmp_path / "out", publish="checkpoint")
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(3))
+    first = sink.snapshot()
+    sink.publish(first)
+    sink.write(numbers(3, 3))
+    sink.publish(sink.snapshot())
+    sink.detach()
+    other = resumed(spec)
+    with pytest.raises(RunError, match=r"part-00001\.parquet.*resume from the last checkpoint"):
+        other.restore(first)
+    other.detach()
+    assert shown(tmp_path / "out") == list(range(6))
+
+
+def test_files_of_a_checkpoint_must_be_as_they_were(tmp_path: Path) -> None:
+    spec = Parquet(tmp_path / "out")
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(3))
+    state = sink.snapshot()
+    sink.detach()
+    path = next((tmp_path / "out").rglob("part-*.parquet"))
+    good = path.read_bytes()
+    table = pa.table({"n": pa.array(np.arange(4))})
+    for damage in (good[:-1], good[:-8] + b"\0" * 8, b"", pq.write_table(table, path) or path.read_bytes()):
+        path.write_bytes(damage)
+        other = resumed(spec)
+        with pytest.raises(RunError, match="start it anew"):
+            other.restore(state)
+        other.detach()
+    path.write_bytes(good)
+    other = resumed(spec, state)
+    other.commit()
+    assert shown(tmp_path / "out") == [0, 1, 2]
+
+
+def test_the_same_results_of_an_older_run_are_not_taken_for_committed(tmp_path: Path) -> None:
+    folder = written(Parquet(tmp_path / "out"), NUMBERS, numbers(3))
+    for publish in ("end", "checkpoint"):
+        spec = Parquet(folder, overwrite=True, publish=publish)
+        sink = spec.open(Context("write"), NUMBERS)
+        sink.write(numbers(3))
+        state = sink.snapshot()
+        sink.detach()
+        later = resumed(spec)
+        assert not later.is_committed(state)
+        later.restore(state)
+        later.commit()
+        after = resumed(spec)
+        assert after.is_committed(state)
+        after.detach()
+        assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
+
+
+@pytest.mark.parametrize("publish", ["end", "checkpoint"])
+def test_a_run_without_rows_is_known_to_be_committed(publish: str, tmp_path: Path) -> None:
+    old = written(Parquet(tmp_path / "out", rows_per_file=1), NUMBERS, numbers(2))
+    spec = Parquet(old, publish=publish, overwrite=True)
+    sink = spec.open(Context("write"), NUMBERS)
+    state = sink.snapshot()
+    assert not sink.is_committed(state)
+    sink.commit()
+    later = resumed(spec)
+    assert later.is_committed(state)
+    later.detach()
+    assert [path.name for path in old.iterdir()] == ["part-00000.parquet"]
+
+
+def test_a_checkpoint_closes_partitions_so_that_others_may_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sinks.parquet._MOST_PARTITIONS", 2)
+    schema = pa.schema([("n", pa.int64()), ("k", pa.int32())])
+    sink = Parquet(tmp_path / "out", partition_by="k").open(Context("write"), schema)
+    for start in range(0, 6, 2):
+        columns = [pa.array([start, start + 1]), pa.array([start, start + 1], pa.int32())]
+        sink.write(pa.record_batch(columns, schema=schema))
+        sink.snapshot()
+    sink.commit()
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_publish_is_end_or_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="publish"):
+        Parquet(tmp_path / "out", publish="now")

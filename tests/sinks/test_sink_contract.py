@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -48,6 +49,10 @@ def batches(rows: int, size: int, start: int = 0) -> list[pa.RecordBatch]:
 def opened(spec: SinkSpec, schema: pa.Schema = SCHEMA) -> Sink:
     spec.check(schema)
     return spec.open(Context("write"), schema)
+
+
+def resuming(spec: SinkSpec) -> Sink:
+    return spec.open(Context("write", resuming=True), SCHEMA)
 
 
 def written(spec: SinkSpec, parts: list[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> None:
@@ -274,19 +279,15 @@ def test_a_run_restored_from_any_snapshot_has_every_row_once(make: Make, at: int
     if at == 4:
         state = sink.snapshot()
     state = pickle.loads(pickle.dumps(state))
-    _let_go(sink)
-    later = opened(spec)
+    sink.detach()
+    later = resuming(spec)
+    assert not later.is_committed(state)
     later.restore(state)
     for part in parts[at:]:
         later.write(part)
     later.commit()
     assert numbers_in(tmp_path) == list(range(40))
     assert not [name for name in files(tmp_path) if "staging" in name]
-
-
-def _let_go(sink: Sink) -> None:
-    """What a kill does: the lock goes, the files stay."""
-    os.close(sink._staging._lock)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["arrow", "jsonl"])
@@ -298,6 +299,96 @@ def test_snapshots_do_not_show_in_a_single_file(name: str, tmp_path: Path) -> No
         sink.snapshot()
     sink.commit()
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@sinks
+def test_what_was_committed_is_known_and_the_resumed_run_leaves_no_trace(make: Make, tmp_path: Path) -> None:
+    spec = make(tmp_path)
+    sink = opened(spec)
+    for part in batches(40, 10):
+        sink.write(part)
+    early = sink.snapshot()
+    sink.write(batches(3, 3, start=40)[0])
+    state = pickle.loads(pickle.dumps(sink.snapshot()))
+    assert not sink.is_committed(state)
+    sink.commit()
+    before = files(tmp_path)
+    later = resuming(spec)
+    assert later.is_committed(state)
+    if not isinstance(spec, Parquet):  # a part of the files is there too
+        assert not later.is_committed(early)
+    later.detach()
+    assert files(tmp_path) == before
+
+
+@sinks
+def test_a_run_that_lets_go_shows_nothing_keeps_what_it_staged_and_frees_the_place(make: Make, tmp_path: Path) -> None:
+    sink = opened(make(tmp_path))
+    for part in batches(40, 10):
+        sink.write(part)
+    sink.snapshot()
+    staged = {name for name in files(tmp_path) if not name.endswith(".lock")}
+    sink.detach()
+    sink.detach()
+    sink.abort()
+    assert {name for name in files(tmp_path) if not name.endswith(".lock")} == staged
+    assert numbers_in(tmp_path) == []
+    resuming(make(tmp_path)).abort()
+    assert files(tmp_path) == {}
+
+
+@sinks
+def test_a_run_that_lets_go_before_its_first_row_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    opened(make(tmp_path / "deep")).detach()
+    assert list(tmp_path.iterdir()) == []
+
+
+@sinks
+def test_a_new_run_ignores_what_another_left_staged(make: Make, tmp_path: Path) -> None:
+    sink = opened(make(tmp_path))
+    sink.write(batches(20, 20)[0])
+    sink.snapshot()
+    sink.detach()
+    written(make(tmp_path), batches(3, 3, start=100))
+    assert numbers_in(tmp_path) == [100, 101, 102]
+    assert not [name for name in files(tmp_path) if "staging" in name]
+
+
+@sinks
+def test_results_that_another_run_wrote_meanwhile_are_not_replaced(make: Make, tmp_path: Path) -> None:
+    sink = opened(make(tmp_path / "a"))
+    sink.write(batches(5, 5)[0])
+    state = sink.snapshot()
+    sink.detach()
+    written(make(tmp_path / "b"), batches(3, 3, start=100))
+    shutil.copytree(tmp_path / "b", tmp_path / "a", dirs_exist_ok=True)
+    other = resuming(make(tmp_path / "a"))
+    with pytest.raises(RunError, match="remove it"):
+        other.restore(state)
+    other.detach()
+    assert numbers_in(tmp_path / "a") == [100, 101, 102]
+
+
+@sinks
+def test_a_resumed_run_waits_for_the_one_before_to_be_gone(make: Make, tmp_path: Path) -> None:
+    class Meanwhile(threading.Event):
+        """Stands for the time that a killed process takes to let go."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            sink.detach()
+            return False
+
+    sink = opened(make(tmp_path))
+    sink.write(batches(5, 5)[0])
+    state = sink.snapshot()
+    later = make(tmp_path).open(Context("write", resuming=True, stop=Meanwhile()), SCHEMA)
+    later.restore(state)
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(RunError, match="another run"):
+        make(tmp_path).open(Context("write", resuming=True, stop=stopped), SCHEMA)
+    later.commit()
+    assert numbers_in(tmp_path) == list(range(5))
 
 
 @sinks
