@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .pipeline.cluster.commands import add_commands
 from .pipeline.errors import PenstockError
 from .pipeline.progress import ProgressLine
 from .version import __version__
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write the rows that decode now, as FILE-STEP.arrow for each step",
     )
     again.set_defaults(command=_quarantine_rerun)
+    add_commands(commands)
     return parser
 
 

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,41 +92,47 @@ class LocalCluster:
 
 
 def up(spec: ClusterSpec) -> LocalCluster:
-    """Start a cluster and return when all its nodes are there. Raises PenstockError if one is up, or a node will not start."""
-    with contextlib.suppress(FileNotFoundError):
-        if _is_up(_read()):
+    """Start a cluster and return when all its nodes are there.
+
+    Raises PenstockError if one is up, or if a node does not start; then nothing of it is left.
+    """
+    with _alone():
+        if running() is not None:
             raise PenstockError("a local cluster is up already; see penstock cluster status, or penstock cluster down")
-        down()
-    ensure_token()
-    _reserve()
-    root = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())  # paths of sockets must be short
-    port, dashboard = _port(spec.port, 6379), _port(spec.dashboard_port, 8265)
-    cluster = LocalCluster(
-        identity=secrets.token_hex(8),
-        address=f"{_ip(0) or '127.0.0.1'}:{port}",
-        jobs_url=f"http://127.0.0.1:{dashboard}",
-        folder=tempfile.mkdtemp(prefix="penstock-", dir=root),
-        spec=spec,
-        started=spec.nodes,
-    )
-    _write(cluster)
-    try:
-        head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-        _start(cluster, {0: [*head, "--disable-usage-stats", f"--ray-client-server-port={_port(0, 10001)}"]})
-        _start_nodes(cluster, range(1, spec.nodes))
-    except BaseException:
-        down()
-        raise
-    return cluster
+        with contextlib.suppress(FileNotFoundError):
+            down()  # what is left of one that died
+        ensure_token()
+        port, dashboard = _port(spec.port, 6379), _port(spec.dashboard_port, 8265)
+        root = (
+            Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+        )  # a socket's path must be short
+        cluster = LocalCluster(
+            identity=secrets.token_hex(8),
+            address=f"{_ip(0) or '127.0.0.1'}:{port}",
+            jobs_url=f"http://127.0.0.1:{dashboard}",
+            folder=tempfile.mkdtemp(prefix="penstock-", dir=root),
+            spec=spec,
+            started=spec.nodes,
+        )
+        _write(cluster)
+        try:
+            head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+            _start(cluster, {0: [*head, f"--ray-client-server-port={_port(0, 10001)}"]})
+            _start_nodes(cluster, range(1, spec.nodes))
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                down()
+            raise
+        return cluster
 
 
 def running() -> LocalCluster | None:
-    """The cluster that `up` started and `down` has not ended, if it lives."""
+    """The cluster that `up` started and `down` has not ended, if any of it lives."""
     try:
         cluster = _read()
     except FileNotFoundError:
         return None
-    return cluster if cluster is not None and processes.find(cluster.identity) else None
+    return cluster if processes.find(cluster.identity) else None
 
 
 def down() -> int:
@@ -135,10 +141,8 @@ def down() -> int:
     Raises FileNotFoundError if no cluster was started.
     """
     cluster = _read()
-    ended = 0
-    if cluster is not None:
-        ended = processes.end(cluster.identity)
-        shutil.rmtree(cluster.folder, ignore_errors=True)
+    ended = processes.end(cluster.identity)
+    shutil.rmtree(cluster.folder, ignore_errors=True)
     state_file().unlink(missing_ok=True)
     return ended
 
@@ -151,13 +155,18 @@ def state_file() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "penstock" / "cluster.json"
 
 
-def _reserve() -> None:
-    """Take the place of the one cluster, so that of two that start at once only one goes on."""
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Of two that start a cluster at the same time, one is refused. The system forgets the lock with the process."""
+    import fcntl
+
     state_file().parent.mkdir(parents=True, exist_ok=True)
-    try:
-        state_file().touch(exist_ok=False)
-    except FileExistsError:
-        raise PenstockError("another penstock cluster up is at work; wait for it, or penstock cluster down") from None
+    with state_file().with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PenstockError("another penstock cluster up is at work; wait for it") from None
+        yield
 
 
 def _write(cluster: LocalCluster) -> None:
@@ -166,20 +175,14 @@ def _write(cluster: LocalCluster) -> None:
     unfinished.replace(state_file())
 
 
-def _read() -> LocalCluster | None:
-    """None if a start got no further than reserving its place. Raises FileNotFoundError if there was none."""
+def _read() -> LocalCluster:
+    """Raises FileNotFoundError if no cluster was started, PenstockError if the file is damaged."""
     text = state_file().read_text()
-    if not text:
-        return None
     try:
         fields: dict[str, Any] = json.loads(text)
         return LocalCluster(**fields | {"spec": ClusterSpec(**fields["spec"])})
     except (TypeError, KeyError, ValueError) as error:
         raise PenstockError(f"{state_file()} is damaged ({error}); delete it after ending the processes") from error
-
-
-def _is_up(cluster: LocalCluster | None) -> bool:
-    return cluster is not None and bool(processes.find(cluster.identity))
 
 
 def _ip(index: int) -> str | None:
@@ -195,7 +198,7 @@ def _port(wanted: int, usual: int) -> int:
     raise PenstockError(f"port {wanted} is in use; choose another, or 0 for a free one")
 
 
-def _start_nodes(cluster: LocalCluster, indices: Any) -> None:
+def _start_nodes(cluster: LocalCluster, indices: Iterable[int]) -> None:
     _start(cluster, {index: [f"--address={cluster.address}"] for index in indices})
 
 
@@ -207,6 +210,7 @@ def _start(cluster: LocalCluster, nodes: dict[int, list[str]]) -> None:
     }
     environment |= WATCH | {processes.MARK: cluster.identity, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     started: list[tuple[Path, subprocess.Popen[bytes]]] = []
     with _ended(started):
         for index, own in nodes.items():

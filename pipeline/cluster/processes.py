@@ -43,16 +43,17 @@ def find(identity: str) -> list[Any]:
 
 
 def end(identity: str, *, patience_s: float = 4.0) -> int:
-    """End all processes of the cluster: raylets and jobs may say goodbye for `patience_s`, then they are killed.
+    """End all processes of the cluster: jobs and then raylets get `patience_s` to end by themselves.
 
     Returns how many there were. Raises nothing for processes that ended meanwhile.
     """
     psutil = _psutil()
     first = find(identity)
-    polite = [process for process in first if _is_raylet(process) or _is_job(process)]
-    for process in polite:
-        _signal(process, "terminate")
-    psutil.wait_procs(polite, timeout=patience_s)
+    for polite in (_is_job, _is_raylet):  # a raylet takes the jobs of its node with it
+        asked = [process for process in first if polite(process)]
+        for process in asked:
+            _signal(process, "terminate")
+        psutil.wait_procs(asked, timeout=patience_s)
     for _ in range(20):  # what is being started while we look is found in the next round
         left = find(identity)
         if not left:
