@@ -10,7 +10,7 @@ from .ledger import Histogram
 from .report import Report
 from .runtime import Runtime
 
-__all__ = ["make_report"]
+__all__ = ["accelerator_report", "make_report"]
 
 
 def make_report(
@@ -71,9 +71,10 @@ def make_report(
                 "batches": latency.count,
             },
             "memory": dict(memory),
-            "accelerator": _accelerator(runtime, hops[0]) if hops else None,
+            "accelerator": accelerator_report(runtime, hops[0]) if hops else None,
             "replay": runtime.pacer.report() if runtime.pacer is not None else None,
             "checkpoints": checkpoints,
+            "cluster": None,
             "stalls": stalls,
         }
     )
@@ -98,7 +99,7 @@ def _stage(kind: str, metrics: Any) -> dict[str, Any]:
     }
 
 
-def _accelerator(runtime: Runtime, cell: InferCell) -> dict[str, Any]:
+def accelerator_report(runtime: Runtime, cell: InferCell) -> dict[str, Any]:
     span = cell.last_end - cell.first_start
     busy = cell.busy_ns
     rate = cell.metrics.rows_in / (span / 1e9) if span > 0 else 0.0

@@ -237,17 +237,18 @@ class Cell:
 
     def emit(self, outputs: Sequence[Any], trace: Trace | None) -> None:
         """Send batches on."""
-        metrics = self.metrics
         for out in outputs:
-            rows = out.num_rows
-            if rows == 0:
-                continue
-            out = self.project(out)
-            metrics.batches_out += 1
-            metrics.rows_out += rows
-            metrics.bytes_out += self.out_size(out)
-            for target in self.down:
-                target.receiver.push(out, target.port, trace)
+            if out.num_rows:
+                self.send(self.project(out), trace)
+
+    def send(self, out: Any, trace: Trace | None) -> None:
+        """Send a batch, in the columns of this step, on."""
+        metrics = self.metrics
+        metrics.batches_out += 1
+        metrics.rows_out += out.num_rows
+        metrics.bytes_out += self.out_size(out)
+        for target in self.down:
+            target.receiver.push(out, target.port, trace)
 
     def _emit_sides(self, trace: Trace | None) -> None:
         waiting, self._side_rows = self._side_rows, []

@@ -65,9 +65,14 @@ class Checkpointing:
         self.on_stored: Callable[[Mapping[str, bytes]], None] = lambda parts: None
         #: More that belongs to a snapshot but to no step, asked for when one is complete.
         self.extra: Callable[[], Mapping[str, bytes]] = dict
-        if resumed is not None:
+        #: Called when a checkpoint begins.
+        self.on_begin: Callable[[], None] = lambda: None
+        self._take_ended(resumed)
+
+    def _take_ended(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None:
             for step in self._steps:
-                part = resumed.part(step)
+                part = snapshot.part(step)
                 if has_ended(decode_state(part)):
                     self._ended[step] = part
 
@@ -113,6 +118,7 @@ class Checkpointing:
         with self._lock:
             self._number += 1
             self._parts = {}
+        self.on_begin()
         self._began, self._asked_twice = self._clock.monotonic_ns(), False
         times = {}
         for group in self.groups:
@@ -122,11 +128,15 @@ class Checkpointing:
         ask(self._number, times)
         return self._number
 
-    def abandon(self) -> None:
-        """Forget what was collected: the run goes back to the last snapshot."""
+    def rewind(self) -> dict[str, State]:
+        """The run goes back: forget what was collected; the states of the last snapshot, none if there is none."""
+        snapshot = self.store.latest() if self.can_resume else None
         with self._lock:
             self._parts = None
             self._ended.clear()
+        self._take_ended(snapshot)
+        self._last = self._clock.monotonic_ns()
+        return {} if snapshot is None else {step: decode_state(snapshot.part(step)) for step in self._steps}
 
     def _is_due(self, now: int, rows: int) -> bool:
         by_time = self._every_ns is not None and now - self._last >= self._every_ns

@@ -71,8 +71,8 @@ class Context:
     """Handed to every source, operator, executor and sink when it is opened.
 
     `step` is the id of the step, `pool` the reusable output memory, `workers` a shared thread pool for work inside one
-    batch, `parallelism` how many of its threads this step may use, `stop` set when the run is being abandoned, `resuming` whether a
-    `restore` follows.
+    batch, `parallelism` how many of its threads this step may use, `stop` set when the run is being abandoned,
+    `resuming` whether a `restore` follows.
     """
 
     def __init__(

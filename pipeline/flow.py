@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import PlanError
 from .graph import Graph, Step
 from .options import RunOptions
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-Runner = Literal["inline", "local"]
+Runner = Literal["inline", "local", "ray"]
 
 
 class Flow:
@@ -54,19 +55,31 @@ class Flow:
     def run(
         self,
         *,
-        runner: Runner = "local",
+        runner: Runner | None = None,
+        ray: str | None = None,
         report: str | Path | None = None,
         progress: Callable[[Progress], None] | None = None,
         **options: Any,
     ) -> Report:
         """Run to the end and return the report (also written to `report` as JSON, even if the run fails or is stopped).
 
+        `runner` is ``"local"`` (default), ``"inline"`` or ``"ray"``. `ray` is the address of a cluster (``"auto"``: the one
+        of this machine or job; ``"local"``: a new one for this run) and makes the runner ``"ray"``.
+
         `options` are those of `RunOptions`: parallelism, memory, edge_bytes, on_error, quarantine, speed, clock,
-        stall_after, ceiling. Raises RunError, naming the step, if it fails; nothing is left under a final name then.
+        stall_after, ceiling, checkpoint, checkpoint_every, checkpoint_rows, resume. Raises RunError, naming the step, if
+        it fails; nothing is left under a final name then.
         """
+        chosen = runner or ("local" if ray is None else "ray")
+        if ray is not None and chosen != "ray":
+            raise PlanError(f"ray={ray!r} is the address of a cluster, the runner {chosen!r} has none")
+        if chosen == "ray":
+            from .cluster.run import run_on_ray
+
+            return run_on_ray(self.graph, RunOptions(**options), ray or "auto", progress, report)
         from .run import run
 
-        return run(self.graph, runner, RunOptions(**options), progress, report)
+        return run(self.graph, chosen, RunOptions(**options), progress, report)
 
     def __reduce__(self) -> tuple[type[Flow], tuple[tuple[Step, ...]]]:
         return Flow, (self.steps,)

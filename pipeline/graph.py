@@ -7,7 +7,7 @@ construction, so the same program always gives the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -31,6 +31,7 @@ class StepOptions:
     name: str | None = None
     parallelism: int | None = None
     lateness_ns: int | None = None
+    resources: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -140,6 +140,11 @@ class Inbox:
             self._changed.notify_all()
 
     @property
+    def depth(self) -> tuple[int, int]:
+        """Items and bytes that wait."""
+        return sum(map(len, self._queues)), sum(self._bytes)
+
+    @property
     def waiting_port(self) -> int | None:
         """The input that would be taken next, for naming a stall."""
         ports = [p for p in range(len(self._queues)) if self._open[p]]

@@ -11,9 +11,11 @@ from .cells import Receiver, Sizer
 from .hop import Prefetch
 from .hop_cells import InferCell
 from .inbox import Inbox, InboxPort, Item, Stopped
+from .ledger import Trace
 from .ordered import OrderedWork
 from .plan import Node, Plan, Stage, output_of
 from .reading import Work
+from .remote import Incoming, Remote
 from .runtime import Runtime
 from .source import SourceSpec
 
@@ -49,21 +51,40 @@ class LocalRun:
     def start(self) -> None:
         """Wire the stages and start their threads."""
         runtime, plan = self.runtime, self.runtime.plan
-        for stage in plan.stages:
+        for stage in runtime.stages:
             if not isinstance(stage.entry.spec, SourceSpec):
                 self._inboxes[stage.index] = self._inbox(plan, stage)
         runtime.wire(self._boundary)
-        for stage in plan.stages:
+        for stage in runtime.stages:
             for loop in self._loops(stage):
-                activity = _Activity(stage, since=runtime.clock.monotonic_ns())
-                self.activities.append(activity)
-                name = f"penstock-{stage.entry.id}"
-                self._threads.append(
-                    threading.Thread(target=self._guard, args=(loop, activity), name=name, daemon=True)
-                )
+                self._add_thread(stage, loop)
+        for edge in runtime.remote.incoming() if runtime.remote is not None else ():
+            stage = plan.stage_of(edge.consumer)
+            if not runtime.cells[edge.consumer].has_ended(edge.port):
+                self._add_thread(stage, self._receiving(edge))
         self._running = len(self._threads)
         for thread in self._threads:
             thread.start()
+
+    def _add_thread(self, stage: Stage, loop: Callable[[_Activity], None]) -> None:
+        activity = _Activity(stage, since=self.runtime.clock.monotonic_ns())
+        self.activities.append(activity)
+        name = f"penstock-{stage.entry.id}"
+        self._threads.append(threading.Thread(target=self._guard, args=(loop, activity), name=name, daemon=True))
+
+    def _receiving(self, edge: Incoming) -> Callable[[_Activity], None]:
+        receiver = self._inbox_port(edge.producer, edge.consumer, edge.port)
+
+        def receive(activity: _Activity) -> None:
+            activity.doing = "receiving"
+            edge.run(receiver)
+
+        return receive
+
+    def depths(self) -> dict[str, tuple[int, int]]:
+        """Items and bytes that wait in front of each stage, by its first step."""
+        stages = [stage for stage in self.runtime.stages if stage.index in self._inboxes]
+        return {stage.entry.id: self._inboxes[stage.index].depth for stage in stages}
 
     def abandon(self) -> None:
         """Ask every thread to stop at its next item."""
@@ -95,9 +116,17 @@ class LocalRun:
         stage = plan.stage_of(consumer)
         if stage is plan.stage_of(producer):
             return receiver
+        there = self._inbox_port(producer, consumer, port)
+        remote = self.runtime.remote
+        if remote is not None and remote.pool(plan.stage_of(producer)) is not None:
+            return _Fetching(there, remote)
+        return there
+
+    def _inbox_port(self, producer: Node, consumer: Node, port: int) -> Receiver:
+        plan = self.runtime.plan
         size = Sizer(output_of(consumer.inputs[port])) if not isinstance(producer.spec, Prefetch) else _no_bytes
-        index = plan.nodes.index(consumer)
-        return InboxPort(self._inboxes[stage.index], index, size, self.runtime.metrics[producer.id])
+        inbox = self._inboxes[plan.stage_of(consumer).index]
+        return InboxPort(inbox, plan.nodes.index(consumer), size, self.runtime.metrics[producer.id])
 
     def _loops(self, stage: Stage) -> list[Callable[[_Activity], None]]:
         """What each thread of a stage runs."""
@@ -115,7 +144,7 @@ class LocalRun:
             ordered = OrderedWork(
                 reading.frame, reading.decode, give, window, runtime.stop, clock=runtime.clock.monotonic_ns
             )
-        elif stage.workers > 1:
+        elif stage.head and stage.workers > 1:
             ordered = self._parallel_stage(stage, window)
         else:
             return [lambda activity: self._serial_loop(stage, activity)]
@@ -131,6 +160,7 @@ class LocalRun:
         runtime = self.runtime
         inbox, head = self._inboxes[stage.index], runtime.heads(stage)
         first, last = head.cells[0], head.cells[-1]
+        pool = runtime.remote.pool(stage) if runtime.remote is not None else None
 
         def take() -> tuple[Item, Work] | None:
             item = inbox.get()
@@ -140,7 +170,11 @@ class LocalRun:
             (what, _, payload, _, trace), result = pair
             if what == "batch":
                 try:
-                    head.run(result, [payload], trace, runtime.clock.monotonic_ns)
+                    if pool is not None:
+                        result.trace = trace
+                        pool.work(head, payload, result)
+                    else:
+                        head.run(result, [payload], trace, runtime.clock.monotonic_ns)
                 except Exception as error:
                     result.error = error
             return pair
@@ -154,7 +188,7 @@ class LocalRun:
             if what == "batch":
                 head.settle(result)
                 for batch, came in result.batches:
-                    last.emit((batch,), came)
+                    last.send(batch, came)
             elif what == "watermark":
                 first.advance(payload, port, trace)
             elif what == "barrier":
@@ -227,6 +261,17 @@ class LocalRun:
                 what += f", {metrics.rows_out} rows so far"
             lines.append(what)
         return "; ".join(dict.fromkeys(lines))
+
+
+class _Fetching:
+    """Makes batches that other processes computed those of this one."""
+
+    def __init__(self, receiver: Receiver, remote: Remote) -> None:
+        self.index, self._receiver, self._local = receiver.index, receiver, remote.local
+        self.advance, self.barrier, self.end = receiver.advance, receiver.barrier, receiver.end
+
+    def push(self, batch: Any, port: int, trace: Trace | None) -> None:
+        self._receiver.push(self._local(batch), port, trace)
 
 
 def _sources(node: Node) -> set[str]:

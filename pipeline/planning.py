@@ -60,7 +60,8 @@ def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
 def _must_part(plan: Plan, host: Stage, node: Node) -> bool:
     if isinstance(node.spec, SinkSpec):
         return True
-    return isinstance(host.entry.spec, SourceSpec) and not _extends_head(plan, host, node, joined=False)
+    pooled = isinstance(host.entry.spec, SourceSpec) or (host.head > 0 and host.workers > 1)
+    return pooled and not _extends_head(plan, host, node, joined=False)
 
 
 def _asks_for_workers(node: Node) -> bool:

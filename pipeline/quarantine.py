@@ -56,6 +56,7 @@ class Quarantine:
         self._files: files.RunFiles | None = None
         self._closed = False
         self._known: set[files.SortKey] = set()
+        self._since: list[files.SortKey] = []
 
     @property
     def total(self) -> int:
@@ -73,6 +74,7 @@ class Quarantine:
             if self._known and key in self._known:  # put aside before the crash, and met again since
                 self._known.discard(key)
                 return
+            self._since.append(key)
             self.counts[step] = self.counts.get(step, 0) + 1
             if self.path is not None:
                 if self._files is None:
@@ -115,6 +117,20 @@ class Quarantine:
         for item in state["kept"]:
             record = BadRecord(**{name: value for name, value in item.items() if name != "step"})
             self._remember(item["step"], record, files.data_digest(record.data))
+
+    def mark(self) -> int:
+        """Where a checkpoint begins, for `forget`."""
+        return len(self._since)
+
+    def forget(self, mark: int) -> None:
+        """The checkpoint that began at `mark` is stored: what came before will not come again."""
+        with self._lock:
+            del self._since[:mark]
+
+    def rewind(self) -> None:
+        """The run goes back to its last checkpoint: what came since will come again, and is known then."""
+        with self._lock:
+            self._known.update(self._since)
 
     def _remember(self, step: str, record: BadRecord, digest: str) -> None:
         key = files.sort_key(step, record, digest)

@@ -7,21 +7,21 @@ and how many rows of the next one have gone out already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from .cells import Cell, Saver, Sizer, Target, failure
-from .context import Context
+from .context import BadRecord, Context
 from .ledger import PACE, Trace
 from .operator import NO_TIME, State
 from .pace import Pacer
 from .plan import Node
 from .source import Block, Decoded, Position, SourceReader
 
-__all__ = ["Given", "Head", "Reading", "Work"]
+__all__ = ["Aside", "Given", "Head", "Reading", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ class Given:
     latest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a step set aside or counted while it worked on one batch in another process."""
+
+    bad: Sequence[BadRecord] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
+    copied: int = 0
+
+
 @dataclass(slots=True)
 class Work:
     """One block or batch on its way through the parallel part of a stage, with what it cost."""
@@ -43,6 +53,7 @@ class Work:
     given: Given | None = None
     block: Block | None = None
     costs: list[tuple[Cell, int, int, int]] = field(default_factory=list)
+    asides: list[tuple[Cell, Aside]] = field(default_factory=list)
     error: BaseException | None = None
     trace: Trace | None = None
 
@@ -80,6 +91,14 @@ class Head:
             metrics.rows_in += rows
             metrics.bytes_in += nbytes
             metrics.busy_ns += spent
+        for cell, aside in work.asides:
+            for reason, rows in aside.dropped.items():
+                cell.context.drop(reason, rows)
+            for what, count in aside.noted.items():
+                cell.context.note(what, count)
+            for record in aside.bad:
+                cell.context.quarantine(record)
+            cell.context.copied(aside.copied)
         for before, after in zip(self.cells, self.cells[1:], strict=False):
             before.metrics.rows_out = after.metrics.rows_in
             before.metrics.batches_out = after.metrics.batches_in
@@ -162,6 +181,13 @@ class Reading:
         self.position, self._given, self._inside = work.block.after, 0, False
         if self.asked is not None:
             self._cut_if_due()
+
+    def decode_bare(self, work: Work) -> tuple[Decoded, Given]:
+        """Decode a framed block without running the head."""
+        if work.block is None:
+            raise ValueError("there is no block")
+        decoded = self.reader.decode(work.block)
+        return decoded, self._measure([batch for batch in decoded.batches if batch.num_rows])
 
     def _measure(self, batches: Sequence[pa.RecordBatch]) -> Given:
         latest = max((batch.column("ts_event")[batch.num_rows - 1].value for batch in batches), default=NO_TIME)

@@ -17,7 +17,7 @@ __all__ = ["KEYS", "Report"]
 #: Every top-level key of a report and what it holds.
 KEYS: Mapping[str, str] = {
     "version": "version of this layout, 1",
-    "runner": "inline or local",
+    "runner": "inline, local or ray",
     "outcome": "completed, stopped (by the user) or failed",
     "error": "one line, or null",
     "elapsed_s": "from the first read to the last row written",
@@ -37,8 +37,10 @@ KEYS: Mapping[str, str] = {
     "accelerator": "null without a model, else: step, model, batches, rows, start_s, busy_s, wait_s, wait_share, "
     "rows_per_s, ceiling_rows_per_s, ceiling_ratio, ledger (step, cause, ms)",
     "replay": "null unless a speed was asked for: speed, largest_lag_ms",
-    "checkpoints": "null unless they were asked for: written, resumed_from (number or null), bytes, longest_s (from asking for "
-    "the barriers to stored), storing_s",
+    "checkpoints": "null unless they were asked for: written, resumed_from (number or null), bytes, longest_s (from "
+    "asking for the barriers to stored), storing_s",
+    "cluster": "null unless run on Ray: nodes, processes, restarts, losses, spilled_bytes, moved_bytes and copied_bytes "
+    "(payload put into the object store, and copied before that), edge_credit_bytes",
     "stalls": "what was named when nothing moved for a while",
 }
 

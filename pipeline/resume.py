@@ -42,18 +42,21 @@ class Resumption:
             about={"graph": describe_plan(plan)},
             resumed=self.snapshot,
         )
-        sinks = {cell.node.id: cell for cell in runtime.sinks()}
+        self.attach(saving, runtime)
+        if self.snapshot is not None:
+            runtime.quarantine.restore(decode_state(self.snapshot.part(_QUARANTINE)))
+        return saving
+
+    def attach(self, saving: Checkpointing, runtime: Runtime) -> None:
+        """Let `saving` have the snapshots of `runtime`, and its sinks hear of those that are stored."""
 
         def publish(parts: Mapping[str, bytes]) -> None:
-            for step, cell in sinks.items():
-                cell.to_publish = decode_state(parts[step])["sink"]
+            for cell in runtime.sinks():
+                cell.to_publish = decode_state(parts[cell.node.id])["sink"]
 
         saving.on_stored = publish
         saving.extra = lambda: {_QUARANTINE: encode_state(runtime.quarantine.snapshot())}
         runtime.save_to(saving)
-        if self.snapshot is not None:
-            runtime.quarantine.restore(decode_state(self.snapshot.part(_QUARANTINE)))
-        return saving
 
 
 def open_store(plan: Plan, options: RunOptions) -> Resumption:

@@ -16,7 +16,7 @@ from .graph import Graph
 from .inline import step_inline
 from .local import LocalRun
 from .options import RunOptions
-from .plan import Node, Plan
+from .plan import Plan
 from .planning import build_plan
 from .prepare import calibrate
 from .report import Report
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # runs without checkpoints do not load them
     from .checkpointing import Checkpointing
     from .resume import Resumption
 
-__all__ = ["Session", "run", "session"]
+__all__ = ["Session", "check_targets", "run", "session"]
 
 #: How long the threads of a run get to notice that it was abandoned.
 STOP_SECONDS = 1.5
@@ -39,7 +39,7 @@ class Session:
 
     def __init__(self, graph: Graph, runner: str, options: RunOptions) -> None:
         if runner not in ("inline", "local"):
-            raise PlanError(f"no runner {runner!r}; there are 'inline' and 'local'")
+            raise PlanError(f"no runner {runner!r}; there are 'inline', 'local' and 'ray'")
         if runner == "inline":
             options = replace(options, parallelism=1)
         self.runner, self.options = runner, options
@@ -62,9 +62,7 @@ class Session:
     def _open(self) -> None:
         options, before = self.options, self.resumption
         if before is None or before.snapshot is None:
-            for node in self.plan.nodes:
-                if isinstance(node.spec, SinkSpec):
-                    _check_target(node, node.spec)
+            check_targets(self.plan)
         begun = (options.clock or RealClock()).monotonic_ns()
         calibration = calibrate(self.plan, options)
         self.runtime = Runtime(self.plan, options, calibration, before.states if before is not None else None)
@@ -159,11 +157,14 @@ class Session:
         )
 
 
-def _check_target(node: Node, sink: SinkSpec) -> None:
-    try:
-        sink.check_target()
-    except GraphError as error:
-        raise GraphError(str(error), stage=node.id, where=str(node.site)) from error
+def check_targets(plan: Plan) -> None:
+    """Raise GraphError, naming the step, if a sink cannot write where it is to."""
+    for node in plan.nodes:
+        if isinstance(node.spec, SinkSpec):
+            try:
+                node.spec.check_target()
+            except GraphError as error:
+                raise GraphError(str(error), stage=node.id, where=str(node.site)) from error
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from .pace import Pacer
 from .plan import Node, Plan, Stage
 from .quarantine import Quarantine
 from .reading import Head, Reading
+from .remote import Remote
 from .sink import SinkSpec
 from .slots import SlotRing
 from .source import SourceSpec
@@ -50,14 +51,17 @@ class Runtime:
         options: RunOptions,
         calibration: Mapping[str, Any] | None = None,
         resumed: Mapping[str, State] | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.plan, self.options = plan, options
         self.clock: Clock = options.clock or RealClock()
-        self.stop = threading.Event()
+        self.stop = remote.stop if remote is not None else threading.Event()
         self.pool = BufferPool(POOL_KEEP)
         self.workers = ThreadPoolExecutor(options.threads, thread_name_prefix="penstock-worker")
         self.quarantine = Quarantine(options.quarantine)
         self.metrics = {node.id: StageMetrics() for node in plan.nodes}
+        if remote is not None:
+            remote.metrics = self.metrics
         self.ledger = Ledger([node.id for node in plan.nodes], [_cause(node) for node in plan.nodes])
         self.pacer = Pacer(options.speed) if options.speed is not None else None
         self.cells: dict[Node, Cell | InferCell | SinkCell] = {}
@@ -68,6 +72,10 @@ class Runtime:
         self.ceilings: dict[str, float] = {}
         self._calibration = calibration or {}
         self._resumed = resumed or {}
+        self.remote = remote
+        #: What runs in this process.
+        self.stages = list(remote.stages) if remote is not None else plan.stages
+        self.nodes = [node for stage in self.stages for node in stage.nodes]
         self._committed: set[Node] = set()
         self._open_contexts: dict[Node, Context] = {}
         self.started = self.clock.monotonic_ns()
@@ -75,10 +83,10 @@ class Runtime:
     def open(self) -> None:
         """Open every node. On failure everything opened so far is closed and the error names the step."""
         try:
-            for stage in self.plan.stages:
+            for stage in self.stages:
                 for position, node in enumerate(stage.nodes):
                     self._open_node(stage, node, position)
-            for node in self.plan.nodes:
+            for node in self.nodes:
                 if node.id in self._resumed:
                     self._load(node, self._resumed[node.id])
         except BaseException:
@@ -105,9 +113,15 @@ class Runtime:
 
     def wire(self, boundary: Callable[[Node, Node, int, Receiver], Receiver]) -> None:
         """Connect producers to consumers; `boundary` may put a queue between two nodes."""
+        here = set(self.nodes)
         for node in self.plan.nodes:
             for port, link in enumerate(node.inputs):
-                receiver = boundary(link.node, node, port, self.cells[node])
+                if link.node not in here:
+                    continue
+                if node in here:
+                    receiver = boundary(link.node, node, port, self.cells[node])
+                elif self.remote is not None:
+                    receiver = self.remote.outgoing(link.node, node, port)
                 target = Target(receiver, port)
                 producer = self._producer(link.node)
                 if link.output:
@@ -171,8 +185,12 @@ class Runtime:
         spec = node.spec
         try:
             if isinstance(spec, SourceSpec):
-                reader = open_reader(spec, context, self._resumed.get(node.id, {}).get("position"))
-                self.readings[node] = Reading(index, node, reader, context, Head([]), self.pacer)
+                state = self._resumed.get(node.id)
+                reading = self.remote.reading(index, node, context, self.pacer, state) if self.remote else None
+                if reading is None:
+                    reader = open_reader(spec, context, state["position"] if state else None)
+                    reading = Reading(index, node, reader, context, Head([]), self.pacer)
+                self.readings[node] = reading
             elif isinstance(spec, SinkSpec):
                 self.cells[node] = SinkCell(index, node, spec.open(context, node.schema), context)
             elif isinstance(spec, Prefetch):
@@ -182,7 +200,9 @@ class Runtime:
                 operator = InferOperator(spec, executor, ring, context, node.schema)
                 self.cells[node] = InferCell(index, node, operator, context, self.ledger)
             else:
-                self.cells[node] = Cell(index, node, spec.open(context, *node.in_schemas), context)
+                operator = self.remote.operator(node, context) if self.remote is not None else None
+                operator = operator or spec.open(context, *node.in_schemas)
+                self.cells[node] = Cell(index, node, operator, context)
         except Exception as error:
             raise failure(node, error) from error
         if stage.head and position == (stage.head if isinstance(stage.entry.spec, SourceSpec) else -1):
@@ -227,6 +247,10 @@ class Runtime:
                 now = self.clock.monotonic_ns()
             if now > started:
                 self.ceilings[node.id] = batches * ring.slots[0].rows / ((now - started) / 1e9)
+
+    def counters(self, kind: type[SourceSpec] | type[SinkSpec]) -> list[StageMetrics]:
+        """The counters of all sources or all sinks of the plan, wherever they run."""
+        return [self.metrics[node.id] for node in self.plan.nodes if isinstance(node.spec, kind)]
 
     def sinks(self) -> list[SinkCell]:
         return [cell for cell in self.cells.values() if isinstance(cell, SinkCell)]

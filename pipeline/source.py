@@ -104,6 +104,11 @@ class SourceSpec(ABC):
         """Up to `wanted` independent parts. The default is one: the whole."""
         return (Split(0, 1),)
 
+    @property
+    def splits_wanted(self) -> int:
+        """Into how many splits to divide for several processes; 0 (default): by the size of the file at ``path``."""
+        return 0
+
     def retry(self, record: BadRecord) -> Decoded | None:
         """For ``penstock quarantine rerun``: decode `record`, which this source put aside, again and on its own.
 

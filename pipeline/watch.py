@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from .runtime import Runtime
+from .sink import SinkSpec
+from .source import SourceSpec
 
 __all__ = ["Progress", "Watch", "resident_bytes"]
 
@@ -32,7 +34,7 @@ class Progress:
 class Watch:
     """Samples a runtime; `look` is called about ten times a second by the thread that waits for the run."""
 
-    def __init__(self, runtime: Runtime, describe_stall: Callable[[], str]) -> None:
+    def __init__(self, runtime: Runtime, describe_stall: Callable[[], str], before: Watch | None = None) -> None:
         self._runtime, self._describe_stall = runtime, describe_stall
         self._moved_at = runtime.clock.monotonic_ns()
         self._looked_at = 0
@@ -43,6 +45,9 @@ class Watch:
         self.peak_rss = self.start_rss
         self.start_data = pa.total_allocated_bytes()
         self.peak_data = 0
+        if before is not None:  # the run goes on in another attempt
+            self.stalls, self.start_rss, self.start_data = before.stalls, before.start_rss, before.start_data
+            self.peak_rss, self.peak_data = before.peak_rss, before.peak_data
 
     def glance(self) -> bool:
         """`look`, but at most ten times a second; whether it did."""
@@ -91,8 +96,8 @@ class Watch:
         charged = runtime.ledger.rows() if hop is not None else []
         return Progress(
             elapsed_s=elapsed / 1e9,
-            rows_read=sum(r.metrics.rows_in for r in runtime.readings.values()),
-            rows_written=sum(c.metrics.rows_in for c in runtime.sinks()),
+            rows_read=sum(m.rows_in for m in runtime.counters(SourceSpec)),
+            rows_written=sum(m.rows_in for m in runtime.counters(SinkSpec)),
             quarantined=sum(m.quarantined for m in runtime.metrics.values()),
             wait_share=share,
             wait_cause=f"{charged[0]['step']} ({charged[0]['cause']})" if charged else "",

@@ -54,7 +54,24 @@ class Rows(SourceSpec):
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
         fixed = all(is_fixed_width(f.type) for f in self.schema)
         per_row = row_bytes(self.schema) if fixed else None
-        return _RowsReader(self._batches(), self.rows_per_batch, int((position or {}).get("row", 0)), per_row)
+        detail = split.detail if split is not None else {}
+        start = int((position if position is not None else detail).get("row", 0))
+        return _RowsReader(self._batches(), self.rows_per_batch, start, detail.get("stop"), per_row)
+
+    def splits(self, wanted: int) -> Sequence[Split]:
+        """Up to `wanted` ranges of about as many rows."""
+        rows = sum(batch.num_rows for batch in self._batches())
+        bounds = sorted({rows * i // max(1, wanted) for i in range(wanted + 1)}) or [0]
+        if len(bounds) < 3:
+            return super().splits(wanted)
+        pairs = list(zip(bounds, bounds[1:], strict=False))
+        return tuple(Split(i, len(pairs), {"row": low, "stop": high}) for i, (low, high) in enumerate(pairs))
+
+    @property
+    def splits_wanted(self) -> int:
+        """A split a batch, up to a thousand."""
+        rows = sum(batch.num_rows for batch in self._batches())
+        return min(1000, -(-rows // self.rows_per_batch))
 
     def _batches(self) -> Sequence[pa.RecordBatch]:
         if isinstance(self.data, pa.Table):
@@ -68,8 +85,10 @@ class Rows(SourceSpec):
 
 
 class _RowsReader(SourceReader):
-    def __init__(self, batches: Iterable[pa.RecordBatch], size: int, start: int, per_row: int | None) -> None:
-        self._batches, self._size, self._start, self._per_row = batches, size, start, per_row
+    def __init__(
+        self, batches: Iterable[pa.RecordBatch], size: int, start: int, stop: int | None, per_row: int | None
+    ) -> None:
+        self._batches, self._size, self._start, self._stop, self._per_row = batches, size, start, stop, per_row
 
     def blocks(self) -> Iterator[Block]:
         row, index = 0, 0
@@ -81,8 +100,12 @@ class _RowsReader(SourceReader):
                     continue
                 piece = piece.slice(max(0, piece.num_rows - (row - self._start)))
                 first = row - piece.num_rows
+                if self._stop is not None and row > self._stop:
+                    piece = piece.slice(0, max(0, self._stop - first))
+                    if not piece.num_rows:
+                        return
                 nbytes = piece.nbytes if self._per_row is None else self._per_row * piece.num_rows
-                yield Block(index, first, piece.num_rows, nbytes, {"row": row}, piece)
+                yield Block(index, first, piece.num_rows, nbytes, {"row": first + piece.num_rows}, piece)
                 index += 1
 
     def decode(self, block: Block) -> Decoded:

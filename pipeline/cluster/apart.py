@@ -1,0 +1,169 @@
+"""Working on what killed a process, in a child process that may die too.
+
+The child decodes or runs the head, and says after every piece that it is through with it. When it dies, what it was on is
+the culprit: it goes to quarantine, and a new child goes on behind it. A batch is cut into rows; a block of a source cannot
+be, so its decoding is tried once more as a whole (a death may have had another cause) and set aside as a whole.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ..cells import Cell
+from ..clock import RealClock
+from ..context import BadRecord
+from ..reading import Aside, Given, Head, Work
+from ..source import Position, Split
+from .parcels import packed
+from .pieces import Piece, costs_of
+
+if TYPE_CHECKING:
+    from .heads import HeadProcess
+    from .reader import SplitReading
+
+__all__ = ["child", "decode_apart", "run_apart"]
+
+#: Rows that a child works on between two reports, until one of them kills it.
+_STEP = 256
+
+
+def run_apart(process: HeadProcess, batch: pa.RecordBatch, work: Work, place: str) -> dict[int, Aside]:
+    """Run a head on `batch`; results are left in `work`, rows that kill are given as set aside by the first step."""
+    cells = process.head.cells
+    bad: list[BadRecord] = []
+    deaths: list[int] = []
+    survivors = _living_rows(cells, batch, deaths)
+    for row in deaths:
+        bad.append(_row_record(cells[0], batch, row, place))
+    if survivors.num_rows:
+        process.head.run(work, [survivors], None, process.clock.monotonic_ns)
+    return {0: Aside(bad)} if bad else {}
+
+
+def _living_rows(cells: Sequence[Cell], batch: pa.RecordBatch, deaths: list[int]) -> pa.RecordBatch:
+    """The rows of `batch` that do not kill a child; the numbers of those that do are added to `deaths`."""
+    begin = 0
+    while begin < batch.num_rows:
+        reached = _try_rows(cells, batch, begin, _STEP)
+        if reached < batch.num_rows:
+            low = reached
+            high = min(batch.num_rows, low + _STEP)
+            while low < high:
+                low = _try_rows(cells, batch.slice(0, high), low, 1)
+                if low < high:
+                    deaths.append(low)
+                    low += 1
+            reached = high
+        begin = reached
+    if not deaths:
+        return batch
+    gone = set(deaths)
+    return batch.take(pa.array([row for row in range(batch.num_rows) if row not in gone], pa.int64()))
+
+
+def _try_rows(cells: Sequence[Cell], batch: pa.RecordBatch, begin: int, step: int) -> int:
+    """Have a child run the steps over rows from `begin`, `step` at a time; the first row it was not through with."""
+    nodes = [cell.node for cell in cells]
+    task = ("rows", nodes, packed(batch)[0], begin, step)
+    reached = begin
+    for line in _child_lines(task):
+        reached = int(line)
+    return reached
+
+
+def _row_record(cell: Cell, batch: pa.RecordBatch, row: int, place: str) -> BadRecord:
+    one = batch.slice(row, 1)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, one.schema) as writer:
+        writer.write_batch(one)
+    seq = one.column("seq")[0].as_py()
+    return BadRecord(
+        f"row seq={seq} in front of {cell.node.id}",
+        cell.node.id,
+        "kills its process",
+        sink.getvalue().to_pybytes(),
+        seq,
+    )
+
+
+def decode_apart(reading: SplitReading, split: Split, position: Position | None, work: Work) -> Piece:
+    """A block that killed: decoded here if a child survives it (its rows then one by one), else set aside."""
+    block = work.block
+    if block is None:
+        raise RuntimeError("there is no block")
+    task = ("block", reading.spec, split, dict(position) if position is not None else None)
+    through = any(line == "done" for line in _child_lines(task))
+    before = "its beginning" if position is None else f"{dict(position)}"
+    if not through:
+        place = f"{reading.spec.name}, split {split.index}, block behind {before}"
+        record = BadRecord(place, f"{reading.source.id}.decode", "kills its process", b"", block.first_seq)
+        nothing = Given(0, 0, 0, -(1 << 63))
+        return Piece(split.index, block.after, block.records, block.nbytes, 0, nothing, (), [record], {})
+    decoded, given = reading.decode_bare(work)
+    batches = [batch for batch in decoded.batches if batch.num_rows]
+    cells = reading.process.head.cells
+    asides: dict[int, Aside] = {}
+    if cells:
+        bad: list[BadRecord] = []
+        for batch in batches:
+            found = run_apart(reading.process, batch, work, str(position))
+            bad += found[0].bad if found else []
+        gathered = reading.process.gathering.take()
+        asides = {**gathered, **({0: Aside([*gathered.get(0, Aside()).bad, *bad])} if bad else {})}
+    else:
+        work.batches = [(batch, None) for batch in batches]
+    return Piece(
+        split.index, block.after, block.records, block.nbytes, 0, given, [packed(b)[0] for b, _ in work.batches],
+        decoded.bad, decoded.dropped, costs_of(cells, work.costs), asides,
+    )  # fmt: skip
+
+
+def _child_lines(task: Any) -> list[str]:
+    """Lines that a child wrote before it ended, however it ended."""
+    from ray import cloudpickle
+
+    command = [sys.executable, "-c", "from penstock.pipeline.cluster.apart import child; child()"]
+    ended = subprocess.run(command, input=cloudpickle.dumps(task), stdout=subprocess.PIPE, check=False)
+    return ended.stdout.decode().split()
+
+
+def child() -> None:
+    """What runs in the child: a task on standard input, progress on standard output."""
+    import pickle
+
+    what, *arguments = pickle.load(sys.stdin.buffer)
+    say: Callable[[str], None] = lambda text: print(text, flush=True)  # noqa: E731
+    if what == "block":
+        _decode_block(say, *arguments)
+    else:
+        _run_rows(say, *arguments)
+
+
+def _decode_block(say: Callable[[str], None], spec: Any, split: Split, position: Position | None) -> None:
+    from ..context import Context
+
+    reader = spec.open(Context("apart"), split, position)
+    block = next(iter(reader.blocks()))
+    reader.decode(block)
+    say("done")
+
+
+def _run_rows(say: Callable[[str], None], nodes: Sequence[Any], parcel: Any, begin: int, step: int) -> None:
+    from ..context import Context
+    from .parcels import opened
+
+    batch = opened(parcel)
+    cells = []
+    for node in nodes:
+        context = Context(node.id)
+        cells.append(Cell(0, node, node.spec.open(context, *node.in_schemas), context))
+    head = Head(cells)
+    clock = RealClock().monotonic_ns
+    for row in range(begin, batch.num_rows, step):
+        head.run(Work(), [batch.slice(row, step)], None, clock)
+        say(str(min(row + step, batch.num_rows)))

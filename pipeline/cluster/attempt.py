@@ -1,0 +1,213 @@
+"""One attempt to run a layout from a snapshot to the end; it ends when the run does, or when a process is lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from ..checkpointing import Checkpointing
+from ..local import LocalRun
+from ..operator import State
+from ..options import RunOptions
+from ..quarantine import Quarantine
+from ..runtime import Runtime
+from ..state_codec import encode_state
+from .hostrun import HostSetup, Status
+from .layout import DRIVER, Layout
+from .losses import Lost, loss_of, step_error
+from .member import Caution, Handle, PartRole, PoolRole, ReadRole, Role
+from .part import Part, Staff
+from .staffing import Seat
+
+__all__ = ["SILENCE", "Attempt", "describe"]
+
+#: Seconds that a process gets to answer, and to open what it is told to (a model may be loaded).
+_ANSWER = 10.0
+_OPEN = 300.0
+#: Seconds of silence after which a process counts as lost although nobody has seen it die.
+SILENCE = 10.0
+
+
+class Attempt:
+    """Members in their roles, and the driver's own part."""
+
+    def __init__(
+        self,
+        number: int,
+        layout: Layout,
+        members: Mapping[Seat, Any],
+        options: RunOptions,
+        budgets: Mapping[str, int],
+        states: Mapping[str, State],
+        calibration: Mapping[str, Any],
+        cautions: Mapping[Seat, Caution],
+        quarantine: Quarantine,
+        told: Callable[[Status], None],
+    ) -> None:
+        self.number, self.layout, self.options = number, layout, options
+        self.handles = {seat: Handle(actor, number) for seat, actor in members.items()}
+        self._budgets, self._cautions, self._told = budgets, cautions, told
+        self._encoded = {step: encode_state(state) for step, state in states.items()}
+        self._calibration = calibration
+        self._stored_layout = ray.put(layout)
+        self.statuses: dict[Seat, Status] = {}
+        self._asking: dict[Any, Seat] = {}
+        self._heard: dict[Seat, int] = {}
+        self.staff = Staff()
+        for seat, handle in self.handles.items():
+            if seat.kind == "host":
+                self.staff.hosts[int(seat.serves)] = handle
+            elif seat.kind == "reader":
+                self.staff.readers.setdefault(seat.serves, []).append(handle)
+            elif seat.kind == "pool":
+                self.staff.pools.setdefault(int(seat.serves), []).append(handle)
+            else:
+                self.staff.parts.setdefault(seat.serves, []).append(handle)
+        part = Part(layout, DRIVER, self.staff, budgets=budgets, get=ray.get)
+        self.part = part
+        own = replace(options, quarantine=None)
+        self.runtime = Runtime(layout.plan, own, {}, states, part)
+        self.runtime.quarantine = quarantine
+        self.local: LocalRun | None = None
+
+    def open(self, saving: Checkpointing | None) -> None:
+        """Give everyone a role, those first on whom others depend, then begin. Raises Lost, or what could not be opened."""
+        servants = [seat for seat in self.handles if seat.kind != "host"]
+        self._tell(servants)
+        self._tell([seat for seat in self.handles if seat.kind == "host"], saves=saving is not None)
+        self.runtime.open()
+        if saving is not None:
+            self.runtime.save_to(saving)
+        self.local = LocalRun(self.runtime)
+        hosts = [handle for seat, handle in self.handles.items() if seat.kind == "host"]
+        self._get([handle.actor.start.remote(self.number) for handle in hosts], _ANSWER)
+        self.local.start()
+        now = self.runtime.clock.monotonic_ns()
+        self._heard = dict.fromkeys(self.handles, now)
+
+    def _tell(self, seats: Sequence[Seat], saves: bool = False) -> None:
+        become = [(self.handles[seat].actor.become, self._role(seat, saves)) for seat in seats]
+        asked = [call.remote(self.number, role, self._stored_layout) for call, role in become]
+        self._get(asked, _OPEN)
+
+    def _role(self, seat: Seat, saves: bool) -> Role:
+        layout = self.layout
+        if seat.kind == "reader":
+            return ReadRole(seat.serves, self._budgets[seat.serves], self._cautions.get(seat, Caution()))
+        if seat.kind == "pool":
+            return PoolRole(int(seat.serves), self._cautions.get(seat, Caution()))
+        if seat.kind == "part":
+            return PartRole(seat.serves)
+        here = {node.id for stage in layout.hosts[int(seat.serves)].stages for node in stage.nodes}
+        return HostSetup(
+            int(seat.serves),
+            self.staff,
+            replace(self.options, quarantine=None, checkpoint=None, resume=False, clock=None),
+            self._budgets,
+            {step: part for step, part in self._encoded.items() if step in here},
+            {step: batches for step, batches in self._calibration.items() if step in here},
+            saves,
+        )
+
+    def _get(self, references: Sequence[Any], timeout: float) -> list[Any]:
+        try:
+            return list(ray.get(list(references), timeout=timeout))
+        except RayError as error:
+            self._raise(error)
+            raise
+
+    def look(self) -> None:
+        """Take in what the processes report. Raises Lost, or the error of a step."""
+        if self.local is not None and self.local.error is not None:
+            self._raise(self.local.error)
+        now = self.runtime.clock.monotonic_ns()
+        busy = set(self._asking.values())
+        for seat, handle in self.handles.items():
+            if seat not in busy:
+                self._asking[handle.actor.status.remote(self.number)] = seat
+        ready, _ = ray.wait(list(self._asking), num_returns=len(self._asking), timeout=0)
+        for reference in ready:
+            seat = self._asking.pop(reference)
+            try:
+                status: Status = ray.get(reference)
+            except RayError as error:
+                self._raise(error, f"the process of {describe(self.layout, seat)} is gone: ")
+                raise
+            self._heard[seat] = now
+            self._take(seat, status)
+        for seat, heard in self._heard.items():
+            if now - heard > SILENCE * 1e9:
+                raise Lost(f"the process of {describe(self.layout, seat)} has not answered for {SILENCE:.0f} s")
+
+    def _take(self, seat: Seat, status: Status) -> None:
+        self.statuses[seat] = status
+        for step, saved in status.metrics.items():
+            self.runtime.metrics[step].load(saved)
+        self._told(status)
+        if status.lost is not None:
+            raise Lost(status.lost)
+        if status.error is not None:
+            raise status.error
+
+    def _raise(self, error: BaseException, what: str = "") -> None:
+        lost = loss_of(error)
+        if lost is not None:
+            raise Lost(what + lost) from error
+        raise step_error(error)
+
+    def look_last(self) -> None:
+        """The last word of everyone, after the end."""
+        hosts = {seat: handle for seat, handle in self.handles.items() if seat.kind == "host"}
+        answers = self._get([handle.actor.status.remote(self.number) for handle in hosts.values()], SILENCE)
+        for seat, status in zip(hosts, answers, strict=True):
+            self._take(seat, status)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sink has taken its last row, and every host is done."""
+        if self.local is None or not self.local.finished.is_set():
+            return False
+        hosts = [seat for seat in self.handles if seat.kind == "host"]
+        return all(seat in self.statuses and self.statuses[seat].ended for seat in hosts)
+
+    def latest(self) -> dict[str, int]:
+        """The newest event time by source, of those that have not ended."""
+        found = {node.id: r.latest for node, r in self.runtime.readings.items() if not r.ended}
+        for seat, status in self.statuses.items():
+            if seat.kind == "host":
+                found.update(status.latest)
+        return found
+
+    def ask(self, number: int, times: Mapping[str, int]) -> None:
+        """Let every source cut checkpoint `number`."""
+        for node, reading in self.runtime.readings.items():
+            if node.id in times and not reading.ended:
+                reading.asked = (number, times[node.id])
+        for seat, handle in self.handles.items():
+            if seat.kind == "host":
+                handle.ask(number, times)
+
+    def abandon(self, *, keep: bool) -> None:
+        """Stop the driver's part; the others are told to leave."""
+        self.runtime.stop.set()
+        if self.local is not None:
+            self.local.abandon()
+        self.part.wake()
+        if self.local is not None:
+            self.local.join(2.0)
+        with contextlib.suppress(Exception):
+            self.runtime.close(commit=False, keep=keep)
+
+
+def describe(layout: Layout, seat: Seat) -> str:
+    """A seat for people."""
+    if seat.kind == "host":
+        return f"host {layout.hosts[int(seat.serves)].name!r}"
+    if seat.kind == "pool":
+        return f"step {layout.stage(int(seat.serves)).entry.id!r} (worker {seat.number + 1})"
+    return f"step {seat.serves!r} ({'reader' if seat.kind == 'reader' else 'part'} {seat.number + 1})"

@@ -1,0 +1,82 @@
+"""Finding the record that kills its process.
+
+A process that dies takes with it what it was working on. After a first death the run goes on *carefully*: every process
+that decodes notes, where the note outlives it, what it is about to work on. If one dies again, its note names the block or
+batch; from then on that one is worked on in a child process, record by record, and what kills the child goes to quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ..reading import Aside, Work
+from ..source import Position, Split
+from .pieces import Piece
+
+if TYPE_CHECKING:
+    from .heads import HeadProcess
+    from .reader import SplitReading
+
+__all__ = ["Marks"]
+
+
+class Marks:
+    """What one process notes; `suspects` are notes of processes that died. `write` stores a note outside the process."""
+
+    def __init__(
+        self, *, careful: bool = False, suspects: Sequence[str] = (), write: Callable[[str], None] | None = None
+    ) -> None:
+        self.careful = careful
+        self._suspects = frozenset(suspects)
+        self._write = write
+        self._asides: dict[int, Aside] = {}
+
+    def note(self, step: str, split: int, position: Position | None) -> None:
+        """The block of a source behind `position` is about to be decoded."""
+        if self.careful and self._write is not None:
+            self._write(_block(step, split, position))
+
+    def note_batch(self, step: str, batch: pa.RecordBatch) -> None:
+        """A batch is about to enter a head."""
+        if self.careful and self._write is not None:
+            self._write(_batch(step, batch))
+
+    def skips(self, step: str, split: int, position: Position | None) -> bool:
+        """Whether that block was being decoded when a process died."""
+        return _block(step, split, position) in self._suspects
+
+    def place_of(self, step: str, batch: pa.RecordBatch) -> str | None:
+        """Where that batch is, if a process died on it."""
+        name = _batch(step, batch)
+        return name if name in self._suspects else None
+
+    def survivors(self, reading: SplitReading, split: Split, position: Position | None, work: Work) -> Piece:
+        """What a child process could make of a block that killed."""
+        from .apart import decode_apart
+
+        return decode_apart(reading, split, position, work)
+
+    def run_apart(self, process: HeadProcess, batch: pa.RecordBatch, work: Work, place: str) -> None:
+        """Run a head on a batch that killed, in a child process; what kills it is set aside."""
+        from .apart import run_apart
+
+        self._asides = run_apart(process, batch, work, place)
+
+    def take_asides(self) -> Mapping[int, Aside]:
+        """What the last `run_apart` set aside."""
+        found, self._asides = self._asides, {}
+        return found
+
+
+def _block(step: str, split: int, position: Position | None) -> str:
+    return json.dumps({"step": step, "split": split, "position": position}, sort_keys=True, default=str)
+
+
+def _batch(step: str, batch: Any) -> str:
+    seq = batch.column("seq")
+    first, last = (seq[0].as_py(), seq[-1].as_py()) if batch.num_rows else (None, None)
+    return json.dumps({"step": step, "rows": batch.num_rows, "first": first, "last": last}, sort_keys=True)

@@ -1,0 +1,266 @@
+"""A run on Ray from beginning to end: staff it, drive it, go back to the last snapshot when a process is lost, commit.
+
+The driver keeps what must be in one place: the sinks, the checkpoints, the quarantine and the decision to go back. When a
+process is lost every part of the run is given a fresh role from the last snapshot, survivors included: one rule for every
+kind of loss, and the rows cannot depend on which it was. Without checkpoints the run begins anew, its sinks emptied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..bound import check_budget
+from ..checkpointing import Checkpointing
+from ..clock import RealClock
+from ..deliver import Deliver
+from ..errors import PlanError, RunError
+from ..graph import Graph
+from ..operator import State
+from ..options import RunOptions
+from ..planning import build_plan
+from ..prepare import calibrate
+from ..quarantine import Quarantine
+from ..resume import Resumption, open_store
+from ..source import SourceSpec
+from ..watch import Progress, Watch
+from .attempt import Attempt, describe
+from .caution import Suspicion
+from .connect import spilled_bytes, view
+from .hostrun import Status
+from .layout import lay_out
+from .losses import Lost
+from .members import Crew
+from .staffing import budgets_of, default_readers, seats, sources_of
+
+__all__ = ["ClusterRun"]
+
+log = logging.getLogger("penstock")
+
+#: Losses in a row, without a snapshot in between, after which a run gives up.
+_PATIENCE = 6
+
+
+@dataclass
+class _Totals:
+    """What is counted over all attempts."""
+
+    losses: list[str] = field(default_factory=list)
+    moved_bytes: int = 0
+    copied_bytes: int = 0
+    peak_data: int = 0
+
+
+class ClusterRun:
+    """One run. `drive` returns when every sink has its last row; `close` commits or leaves."""
+
+    def __init__(self, graph: Graph, options: RunOptions) -> None:
+        import ray
+
+        self.options, self.clock = options, options.clock or RealClock()
+        if options.clock is not None and not isinstance(options.clock, RealClock):
+            raise PlanError("the runner 'ray' runs on the real clock; use 'inline' or 'local' with a clock of your own")
+        self.cluster = view()
+        self.plan = build_plan(graph, 1, apart=True)
+        if any(isinstance(node.spec, Deliver) for node in self.plan.nodes):
+            raise PlanError(
+                "a Python loop runs with runner='local' or 'inline'; end the stream in a sink to run on Ray"
+            )
+        readers = options.parallelism or default_readers(self.cluster, sources_of(self.plan.nodes))
+        self.layout = lay_out(self.plan, readers, self.cluster.resources)
+        self.bound = check_budget(self.plan, options)
+        self.budgets = budgets_of(self.layout, self.cluster, options)
+        self.resumption: Resumption | None = open_store(self.plan, options) if options.checkpoint is not None else None
+        self.quarantine = _Kept(options.quarantine)
+        self.crew = Crew(seats(self.layout, self.cluster), self.layout)
+        self.totals = _Totals()
+        self.suspicion = Suspicion(ray.get_runtime_context().get_job_id())
+        self.saving: Checkpointing | None = None
+        self.attempt: Attempt | None = None
+        self.watch: Watch | None = None
+        self.first_at = 0
+        self._spilled_before = spilled_bytes()
+        self._begun = self.clock.monotonic_ns()
+        self.started = self._begun
+        self.setup_ns = 0
+
+    def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
+        """Run to the end, over as many attempts as it takes. Raises the error of a step, or RunError when it gives up."""
+        self._check_targets()
+        self.crew.hire()
+        calibration = calibrate(self.plan, self.options)
+        states: Mapping[str, State] = self.resumption.states if self.resumption is not None else {}
+        number, since = 0, 0
+        while True:
+            number += 1
+            written = self.saving.written if self.saving is not None else 0
+            try:
+                self._begin(number, states, calibration)
+                self._follow(progress)
+                return
+            except Lost as lost:
+                if self.saving is not None and self.saving.written > written:
+                    since = 0
+                since += 1
+                self._give_up_if_hopeless(lost, since)
+                states = self._go_back(lost)
+
+    def _check_targets(self) -> None:
+        from ..run import check_targets
+
+        if self.resumption is None or self.resumption.snapshot is None:
+            check_targets(self.plan)
+
+    def _begin(self, number: int, states: Mapping[str, State], calibration: Mapping[str, Any]) -> None:
+        members = self.crew.members()
+        attempt = self.attempt = Attempt(
+            number, self.layout, members, self.options, self.budgets, states, calibration,
+            self.suspicion.cautions(members), self.quarantine, self._told,
+        )  # fmt: skip
+        self.watch = Watch(attempt.runtime, self._describe_stall, self.watch)
+        if self.resumption is not None and self.saving is None:
+            self.saving = self.resumption.checkpointing(self.plan, self.options, attempt.runtime)
+            self.saving.on_begin = self.quarantine.begin
+        elif self.resumption is not None and self.saving is not None:
+            self.resumption.attach(self.saving, attempt.runtime)
+        attempt.open(self.saving)
+        if number == 1:
+            self.started = self.clock.monotonic_ns()
+            self.setup_ns = self.started - self._begun
+            attempt.runtime.started = self.started
+        else:
+            log.warning("attempt %d goes on from %s", number, self._where())
+
+    def _where(self) -> str:
+        return "the beginning" if self.saving is None or not self.saving.can_resume else "the last checkpoint"
+
+    def _follow(self, progress: Callable[[Progress], None] | None) -> None:
+        attempt, watch = self.attempt, self.watch
+        if attempt is None or watch is None or attempt.local is None:
+            raise RunError("the run was not begun")
+        while not attempt.finished:
+            attempt.local.join(0.04)
+            attempt.look()
+            watch.look()
+            if self.saving is not None:
+                rows = sum(counters.rows_in for counters in attempt.runtime.counters(SourceSpec))
+                if self.saving.look(attempt.latest(), rows, attempt.ask):
+                    self.quarantine.stored()
+            if progress is not None:
+                progress(watch.progress())
+            held = sum(status.data_bytes for status in attempt.statuses.values())
+            self.totals.peak_data = max(self.totals.peak_data, held + watch.peak_data)
+        attempt.look_last()
+        firsts = [cell.first_at for cell in attempt.runtime.sinks() if cell.first_at]
+        self.first_at = self.first_at or min(firsts, default=0)
+        self._settle(attempt)
+
+    def _told(self, status: Status) -> None:
+        for step, record in status.bad:
+            self.quarantine.add(step, record)
+        if self.saving is not None:
+            for number, step, part in status.saved:
+                self.saving.saved_bytes(number, step, part)
+            for step, part in status.finished:
+                self.saving.finished_bytes(step, part)
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Add an attempt's counts to the totals."""
+        self.totals.moved_bytes += sum(status.moved_bytes for status in attempt.statuses.values())
+        self.totals.copied_bytes += sum(status.copied_bytes for status in attempt.statuses.values())
+
+    def _give_up_if_hopeless(self, lost: Lost, since: int) -> None:
+        if since >= _PATIENCE:
+            raise RunError(f"{since} processes were lost in a row without a checkpoint in between; the last: {lost}")
+
+    def _go_back(self, lost: Lost) -> Mapping[str, State]:
+        """After a loss: end the attempt, replace who is gone, and find where to go on."""
+        log.warning("%s", lost)
+        self.totals.losses.append(str(lost))
+        if self.attempt is not None:
+            self._settle(self.attempt)
+            firsts = [cell.first_at for cell in self.attempt.runtime.sinks() if cell.first_at]
+            self.first_at = self.first_at or min(firsts, default=0)
+            self.attempt.abandon(keep=self.saving is not None and self.saving.can_resume)
+        gone = self.crew.muster()
+        self.suspicion.learn(gone)
+        self.quarantine.rewind()
+        if self.saving is None:
+            return {}
+        return self.saving.rewind()
+
+    def _describe_stall(self) -> str:
+        attempt = self.attempt
+        if attempt is None:
+            return "the run has not begun"
+        parts = [
+            f"{describe(self.layout, seat)}: {status.stall}"
+            for seat, status in attempt.statuses.items()
+            if status.stall and not status.ended
+        ]
+        if attempt.local is not None:
+            parts.append(f"driver: {attempt.local.describe_stall()}")
+        return " | ".join(parts)
+
+    def close(self, *, commit: bool) -> None:
+        """Commit the sinks, or leave them (to a run that resumes, if there is a snapshot); end every process."""
+        attempt, saving = self.attempt, self.saving
+        try:
+            if commit and attempt is not None:
+                if saving is not None:
+                    saving.store_final()
+                attempt.runtime.close(commit=True, keep=saving is not None and saving.can_resume)
+            elif attempt is not None:
+                attempt.abandon(keep=saving is not None and saving.can_resume)
+        finally:
+            self.crew.dismiss()
+            self.suspicion.forget()
+            if not commit and self.resumption is not None:
+                self.resumption.store.close()
+            self.quarantine.end(keep=not commit and saving is not None and saving.can_resume)
+
+    def cluster_report(self) -> dict[str, Any]:
+        """What the report says of the cluster."""
+        with contextlib.suppress(Exception):
+            spilled = spilled_bytes() - self._spilled_before
+            return {
+                "nodes": self.cluster.nodes,
+                "processes": len(self.crew),
+                "restarts": len(self.totals.losses),
+                "losses": self.totals.losses[:20],
+                "spilled_bytes": spilled,
+                "moved_bytes": self.totals.moved_bytes,
+                "copied_bytes": self.totals.copied_bytes,
+                "edge_credit_bytes": min(self.budgets.values(), default=0),
+            }
+        return {}
+
+
+class _Kept(Quarantine):
+    """The quarantine of a run over all its attempts, which may not close it."""
+
+    def __init__(self, path: Any) -> None:
+        super().__init__(path)
+        self._mark = 0
+
+    def begin(self) -> None:
+        """A checkpoint begins."""
+        self._mark = self.mark()
+
+    def stored(self) -> None:
+        """It is stored."""
+        self.forget(self._mark)
+
+    def close(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def end(self, *, keep: bool) -> None:
+        """The run has ended; with `keep` another one goes on with the records."""
+        if keep:
+            super().detach()
+        else:
+            super().close()

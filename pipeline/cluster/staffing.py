@@ -1,0 +1,97 @@
+"""Which processes a layout needs, where they go, and how many bytes each edge may hold.
+
+CPU work is spread over the nodes; a host with a GPU goes where the GPU is. Processes ask for less than a whole CPU when
+there are more of them than CPUs: an idle process must not keep a pipeline from starting on a small cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import PlanError
+from ..options import RunOptions, readable_bytes
+from ..plan import Node
+from ..source import SourceSpec
+from .layout import DRIVER, Layout, edges
+from .part import edge_name
+
+__all__ = ["Cluster", "Seat", "budgets_of", "default_readers", "seats", "sources_of"]
+
+#: The share of a node's object store that the edges of a run may fill.
+_STORE_SHARE = 0.4
+_LEAST_CREDIT = 64 << 10
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray says is there: resources in all, and the object store of the smallest node."""
+
+    resources: Mapping[str, float]
+    nodes: int
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A process to be: what it serves, the host, source, stage or step of that name, and what it asks Ray for."""
+
+    kind: str
+    serves: str
+    number: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+def default_readers(cluster: Cluster, sources: int) -> int:
+    """Readers of a source when nobody said how many: half of the CPUs over all sources, at most eight each."""
+    return max(1, min(8, int(cluster.resources.get("CPU", 1)) // (2 * max(1, sources))))
+
+
+def seats(layout: Layout, cluster: Cluster) -> list[Seat]:
+    """The processes of a layout, those that hosts depend on first."""
+    found: list[tuple[str, str, int, Node | None, Mapping[str, float]]] = []
+    for source, count in layout.readers.items():
+        found += [("reader", source.id, i, source, {}) for i in range(count)]
+    for index, count in layout.pools.items():
+        found += [("pool", str(index), i, layout.stage(index).entry, {}) for i in range(count)]
+    for node, count in layout.parts.items():
+        found += [("part", node.id, i, node, {}) for i in range(count)]
+    found += [("host", str(h.index), 0, None, h.resources) for h in layout.hosts if h.index != DRIVER]
+    share = min(1.0, int(900 * cluster.resources.get("CPU", 1.0) / max(1, len(found))) / 1000)
+    return [Seat(kind, serves, i, _options(share, node, demand)) for kind, serves, i, node, demand in found]
+
+
+def _options(share: float, node: Node | None, demand: Mapping[str, float]) -> dict[str, Any]:
+    asked = dict((node.options.resources or {}) if node is not None else demand)
+    options: dict[str, Any] = {"num_cpus": asked.pop("CPU", share), "scheduling_strategy": "SPREAD"}
+    if "GPU" in asked:
+        options["num_gpus"] = asked.pop("GPU")
+        options["scheduling_strategy"] = "DEFAULT"
+    if asked:
+        options["resources"] = asked
+    return options
+
+
+def budgets_of(layout: Layout, cluster: Cluster, options: RunOptions) -> dict[str, int]:
+    """Bytes that each edge between processes, and each reader, may hold.
+
+    All of them together fit the share of the smallest object store that a run may fill, whichever node they end up on.
+    Raises PlanError if that leaves too little for each.
+    """
+    names = [edge_name(consumer, port) for _, consumer, port in edges(layout)]
+    readers = {node.id: count for node, count in layout.readers.items()}
+    pools = sum(2 * count for count in (*layout.pools.values(), *layout.parts.values()))
+    ends = len(names) + sum(readers.values()) + pools
+    each = min(options.edge_budget, int(_STORE_SHARE * cluster.store_bytes / max(1, ends)))
+    if each < _LEAST_CREDIT:
+        raise PlanError(
+            f"{ends} edges between processes share {readable_bytes(_STORE_SHARE * cluster.store_bytes)} of object store, "
+            f"{readable_bytes(each)} each; use fewer readers, or nodes with a larger object store"
+        )
+    return {**dict.fromkeys(names, each), **dict.fromkeys(readers, each)}
+
+
+def sources_of(nodes: Sequence[Node]) -> int:
+    """How many of `nodes` are sources."""
+    return sum(isinstance(node.spec, SourceSpec) for node in nodes)
