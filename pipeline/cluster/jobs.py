@@ -183,7 +183,8 @@ def _check_flow(file: Path, flow: str) -> None:
 
 
 def _variables(environment: Mapping[str, Any], given: Mapping[str, str] | None) -> dict[str, str]:
-    variables: dict[str, str] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)} | environment.get("env_vars", {}) | dict(given or {})
+    variables: dict[str, str] = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    variables |= environment.get("env_vars", {}) | dict(given or {})
     for key, value in variables.items():
         if not key or "=" in key or not isinstance(value, str):
             raise PenstockError(f"environment variable {key!r} has the value {value!r}; write NAME=VALUE")

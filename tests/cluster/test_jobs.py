@@ -148,6 +148,13 @@ def test_no_job_of_that_name(server: JobServer, capsys: pytest.CaptureFixture[st
         assert line.startswith("penstock: no job 'nobody' at http://")
 
 
+def test_the_address_for_drivers_leads_to_the_jobs_too(
+    server: JobServer, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")  # Ray would take this one, whatever is asked for
+    assert {job.id for job in jobs.jobs(JobServer(cluster.address))} == {job.id for job in jobs.jobs(server)}
+
+
 def test_a_job_id_is_used_once(server: JobServer, file: Path) -> None:
     assert jobs.submit(file, options=["--runner", "inline"], job_id="once", server=server) == "once"
     with pytest.raises(PenstockError, match="once"):
