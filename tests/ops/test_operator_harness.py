@@ -97,7 +97,7 @@ def test_state_that_is_not_plain_data_is_refused_with_its_path() -> None:
         encode_state({"a": [(1, 2)]})
     with pytest.raises(TypeError, match="keys of a state are str"):
         encode_state({"a": {1: 2}})
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(TypeError, match="array of object"):
         encode_state({"a": np.array([object()])})
 
 
