@@ -112,8 +112,18 @@ def _flow_options(parser: argparse.ArgumentParser) -> None:
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to run")
-    group.add_argument("--runner", choices=["local", "inline"], default="local")
-    group.add_argument("--parallelism", type=int, metavar="N", help="threads for parallel steps (default: the cores)")
+    group.add_argument(
+        "--runner", choices=["local", "inline", "ray"], help="where it runs (default: local; ray with --address)"
+    )
+    group.add_argument(
+        "--address", metavar="ADDRESS", help="a Ray cluster: host:port, 'auto', or 'local' for a new one for this run"
+    )
+    group.add_argument(
+        "--parallelism",
+        type=int,
+        metavar="N",
+        help="threads for parallel steps (default: the cores); on Ray readers of each source",
+    )
     group.add_argument(
         "--memory", metavar="SIZE", help="budget the plan must fit, such as 2GiB (default: half of what is free)"
     )
@@ -124,6 +134,18 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--speed", type=float, metavar="X", help="replay at X times the recorded pace (default: no pacing)"
     )
+    group.add_argument(
+        "--checkpoint",
+        metavar="URL",
+        help="keep snapshots in this folder or at this fsspec URL (default: none are made)",
+    )
+    group.add_argument(
+        "--checkpoint-every", metavar="TIME", default="10s", help="time between two snapshots (%(default)s)"
+    )
+    group.add_argument("--checkpoint-rows", type=int, metavar="N", help="or so many rows read, whichever comes first")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the newest snapshot (from the beginning if there is none)"
+    )
     group.add_argument("--report", type=Path, metavar="FILE", help="write the report as JSON")
     group.add_argument("--quiet", action="store_true", help="no progress line")
 
@@ -131,6 +153,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "runner": arguments.runner,
+        "ray": arguments.address,
+        "checkpoint": arguments.checkpoint,
+        "checkpoint_every": arguments.checkpoint_every,
+        "checkpoint_rows": arguments.checkpoint_rows,
+        "resume": arguments.resume,
         "parallelism": arguments.parallelism,
         "memory": arguments.memory,
         "on_error": arguments.on_error,

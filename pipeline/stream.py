@@ -35,12 +35,18 @@ __all__ = ["Stream", "read"]
 
 
 def read(
-    source: SourceSpec, *, lateness: Duration | None = None, parallelism: int | None = None, name: str | None = None
+    source: SourceSpec,
+    *,
+    lateness: Duration | None = None,
+    parallelism: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    name: str | None = None,
 ) -> Stream:
     """Start a stream at `source`.
 
     `lateness` is how far behind the newest event time seen a row may be and still count for windows, joins and sync
-    (default: what the source says of itself); `parallelism` how many blocks are decoded at once.
+    (default: what the source says of itself); `parallelism` how many blocks are decoded at once, on a Ray cluster how many
+    processes read. `resources` (here and below) is what each process of the step needs there, such as ``{"CPU": 1}``.
     """
     site = calling_site()
     if not isinstance(source, SourceSpec):
@@ -54,18 +60,19 @@ def read(
     if problem := check_event_schema(schema):
         raise GraphError(f"the source's {problem}", stage="read", where=str(site), got=describe(schema))
     late = None if lateness is None else nanoseconds(lateness)
-    options = StepOptions(name=name, parallelism=_positive(parallelism, "parallelism"), lateness_ns=late)
+    options = StepOptions(name, _positive(parallelism, "parallelism"), late, _resources(resources))
     return Stream(Port(Step("read", source, (), schema, site, options)))
 
 
 class Stream:
     """Rows in order, with a schema and perhaps a key. Made by `read`; immutable."""
 
-    __slots__ = ("_port", "keys")
+    __slots__ = ("_port", "_split_by_key", "keys")
 
-    def __init__(self, port: Port, keys: tuple[str, ...] = ()) -> None:
+    def __init__(self, port: Port, keys: tuple[str, ...] = (), split_by_key: int | None = None) -> None:
         self._port = port
         self.keys = keys
+        self._split_by_key = split_by_key
 
     @property
     def schema(self) -> pa.Schema:
@@ -78,7 +85,12 @@ class Stream:
         return self._port
 
     def apply(
-        self, spec: OperatorSpec, *others: Stream, parallelism: int | None = None, name: str | None = None
+        self,
+        spec: OperatorSpec,
+        *others: Stream,
+        parallelism: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        name: str | None = None,
     ) -> Stream:
         """Run any operator on this stream (and `others`, for operators with several inputs)."""
         site = calling_site()
@@ -100,9 +112,11 @@ class Stream:
             raise _located(error, name or spec.kind, site) from error
         if problem := check_event_schema(schema):
             raise GraphError(problem, stage=name or spec.kind, where=str(site), got=describe(schema))
-        options = StepOptions(name=name, parallelism=_positive(parallelism, "parallelism"))
-        step = Step(spec.kind, spec, ports, schema, site, options)
-        return Stream(Port(step), tuple(key for key in self.keys if key in schema.names))
+        many = _positive(parallelism, "parallelism")
+        if many is None and self._split_by_key and spec.partitioned(*[port.schema for port in ports]) is not None:
+            many = self._split_by_key
+        step = Step(spec.kind, spec, ports, schema, site, StepOptions(name, many, None, _resources(resources)))
+        return Stream(Port(step), tuple(key for key in self.keys if key in schema.names), self._split_by_key)
 
     def map(
         self,
@@ -113,6 +127,7 @@ class Stream:
         view: View = "numpy",
         schema: pa.Schema | None = None,
         parallelism: int | None = None,
+        resources: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> Stream:
         """Transform rows one by one.
@@ -130,7 +145,7 @@ class Stream:
             spec = MapColumns(function, tuple(inputs), tuple((outputs or {}).items()), view)
         else:
             spec = MapBatch(function, schema)
-        return self.apply(spec, parallelism=parallelism, name=name)
+        return self.apply(spec, parallelism=parallelism, resources=resources, name=name)
 
     def filter(
         self,
@@ -155,8 +170,11 @@ class Stream:
         """Give none, one or many rows for each: ``function(batch)`` returns a batch or an iterable of batches."""
         return self.apply(FlatMap(function, schema), parallelism=parallelism, name=name)
 
-    def key_by(self, *columns: str) -> Stream:
-        """Declare the key that windows and other keyed operators behind this use."""
+    def key_by(self, *columns: str, parallelism: int | None = None) -> Stream:
+        """Declare the key that windows and other keyed operators behind this use.
+
+        `parallelism`: on a Ray cluster, divide each of them by key among so many processes.
+        """
         if not columns:
             raise GraphError("key_by needs at least one column", stage="key_by", where=str(calling_site()))
         for column in columns:
@@ -168,7 +186,7 @@ class Stream:
                     expected=self.schema.names,
                     got=column,
                 )
-        return Stream(self._port, tuple(columns))
+        return Stream(self._port, tuple(columns), _positive(parallelism, "parallelism"))
 
     def watermark(self, lateness: Duration, *, name: str | None = None) -> Stream:
         """Say how far out of order rows may come; later ones leave and are on ``.late``.
@@ -248,12 +266,14 @@ class Stream:
         *,
         inputs: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
+        resources: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> Stream:
         """Run `model` on every batch and add its outputs as columns.
 
         `inputs` maps the model's input names to columns where they differ. The columns the model consumed leave the
-        stream unless named in `keep` (which costs a copy).
+        stream unless named in `keep` (which costs a copy). On a Ray cluster the model gets a GPU where there are some;
+        `resources` such as ``{"GPU": 0.5}`` says otherwise.
         """
         site = calling_site()
         if not isinstance(model, ModelSpec):
@@ -268,7 +288,9 @@ class Stream:
                 where=str(site),
             )
         stream = self if isinstance(self._port.step.spec, Prefetch) else self.prefetch()
-        return stream.apply(Infer(model, rows, tuple((inputs or {}).items()), tuple(keep)), name=name)
+        return stream.apply(
+            Infer(model, rows, tuple((inputs or {}).items()), tuple(keep)), resources=resources, name=name
+        )
 
     def side(self, output: str) -> Stream:
         """A side output of the last step by name, such as ``unmatched`` of `sync`."""
@@ -342,6 +364,13 @@ def _positive(value: int | None, name: str) -> int | None:
     if value is not None and value < 1:
         raise GraphError(f"{name} must be at least 1", where=str(calling_site()), got=value)
     return value
+
+
+def _resources(resources: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    for name, amount in (resources or {}).items():
+        if not isinstance(amount, (int, float)) or amount < 0:
+            raise GraphError(f"resources: {name!r} must be a number, 0 or more", where=str(calling_site()), got=amount)
+    return dict(resources) if resources else None
 
 
 def _batch_rows(port: Port) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import pyarrow as pa
@@ -64,7 +65,7 @@ class Rows(SourceSpec):
         bounds = sorted({rows * i // max(1, wanted) for i in range(wanted + 1)}) or [0]
         if len(bounds) < 3:
             return super().splits(wanted)
-        pairs = list(zip(bounds, bounds[1:], strict=False))
+        pairs = list(pairwise(bounds))
         return tuple(Split(i, len(pairs), {"row": low, "stop": high}) for i, (low, high) in enumerate(pairs))
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +31,7 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=None if address == "local" else address,
@@ -41,6 +44,8 @@ def connected(address: str) -> Iterator[Any]:
         raise PenstockError(
             f"no Ray cluster at {address!r}: {line} (start one with 'penstock cluster up', or say ray='local')"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # ray.init puts one there that ends the process at once
     try:
         yield ray
     finally:
