@@ -1,11 +1,10 @@
 """Files are written in a hidden folder beside their final place and renamed when all of them are complete.
 
 The folder is locked by the run that writes it. A run that was killed leaves the folder but not the lock, so the next run
-finds what was staged and either goes on behind it (after a checkpoint) or starts afresh. While files are being renamed
-the folder holds a list of them, so that a rename that was cut short ends one way or the other: what `commit` had renamed
-is taken back, since nothing says that the files are all there will be; what `publish` had begun is finished by a run that
-resumes, since a checkpoint vouches for it. After the last rename of a commit the list becomes a mark that what is still
-staged is of no more use.
+finds what was staged and either goes on behind it (after a checkpoint) or starts afresh. While `commit` renames files the
+folder holds a list of them; whoever finds the list takes back what had been renamed, since nothing says that it was all.
+After the last rename the list becomes a mark that what is still staged is of no more use. `publish` needs no list: it
+renames what a stored checkpoint names, one file after the other, and the checkpoint says how to go on.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, RunError
@@ -26,7 +24,6 @@ __all__ = ["Staging", "interrupted_commit", "refuse_existing", "refuse_stranger"
 
 _LOCK = ".lock"
 _COMMIT = ".commit.json"
-_PUBLISH = ".publish.json"
 _DONE = ".done.json"
 #: A killed process may still hold its lock while the system takes it apart.
 _LOCK_TRIES = 200
@@ -37,19 +34,13 @@ def _folder(target: Path, label: str) -> Path:
     return target / f".penstock-staging-{label}"
 
 
-def _listed(path: Path) -> tuple[dict[str, str], list[str]] | None:
-    """Staged name to final name, and final names to remove; None if there is no list."""
-    try:
-        listed: Any = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return {str(staged): str(final) for staged, final in listed["files"].items()}, [*map(str, listed["removed"])]
-
-
 def interrupted_commit(target: Path, label: str) -> Mapping[str, str]:
     """What a commit that never ended was about to rename, staged name to final name; empty if there was none."""
-    listed = _listed(_folder(target, label) / _COMMIT)
-    return listed[0] if listed else {}
+    try:
+        listed = json.loads((_folder(target, label) / _COMMIT).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {str(staged): str(final) for staged, final in listed.items()}
 
 
 def refuse_existing(path: Path, name: str, *, overwrite: bool) -> None:
@@ -74,11 +65,15 @@ class Staging:
 
     def __init__(self, target: Path, label: str, context: Context) -> None:
         self.target, self.folder = target, _folder(target, label)
+        self._label = label
         self._made = [parent for parent in (target, *target.parents) if not parent.exists()]
         self._lock = self._take_lock(context)
         self._stored: set[str] = set()
         try:
-            self._recover(resuming=context.resuming)
+            self._undo()
+            if (self.folder / _DONE).exists():
+                self.keep_only(())
+                (self.folder / _DONE).unlink()
         except BaseException:
             self._release()
             raise
@@ -103,18 +98,6 @@ class Staging:
             except BaseException:
                 os.close(lock)
                 raise
-
-    def _recover(self, *, resuming: bool) -> None:
-        """Bring what a run before left to an end."""
-        self._undo()
-        publishing = self.folder / _PUBLISH
-        if (listed := _listed(publishing)) is not None:
-            if resuming:
-                self._carry_out(*listed)
-            publishing.unlink()
-        if (self.folder / _DONE).exists():
-            self.keep_only(())
-            (self.folder / _DONE).unlink()
 
     def staged(self) -> list[str]:
         """The files in the folder, relative to it."""
@@ -155,8 +138,12 @@ class Staging:
         """
         for staged in files:
             sync(self.folder / staged)
-        listing = self._write_list(_COMMIT, files, replaced)
-        self._carry_out(*listing)
+        partial = self.folder / (_COMMIT + ".part")
+        partial.write_text(json.dumps(dict(files)))
+        sync(partial)
+        partial.replace(self.folder / _COMMIT)
+        sync(self.folder)
+        self._rename(files, replaced)
         (self.folder / _COMMIT).replace(self.folder / _DONE)
         with suppress(OSError):  # all is where it belongs; what cannot be tidied up is left to the next run
             sync(self.folder)
@@ -166,32 +153,18 @@ class Staging:
     def publish(self, names: Iterable[str], *, replaced: Iterable[str] = ()) -> None:
         """Rename staged files to the same names in `target`, delete `replaced` ones; the folder stays in use.
 
-        For files that a stored checkpoint names: what is cut short is finished by the run that resumes.
+        For files that a stored checkpoint names: what is cut short is done again by the run that resumes from it.
         """
-        listing = self._write_list(_PUBLISH, {name: name for name in names}, replaced)
-        self._carry_out(*listing)
-        (self.folder / _PUBLISH).unlink()
+        self._rename({name: name for name in names}, replaced)
 
-    def _write_list(
-        self, name: str, files: Mapping[str, str], replaced: Iterable[str]
-    ) -> tuple[dict[str, str], list[str]]:
-        finals = set(files.values())
-        removed = [final for final in replaced if final not in finals]
-        partial = self.folder / (name + ".part")
-        partial.write_text(json.dumps({"files": dict(files), "removed": removed}))
-        sync(partial)
-        partial.replace(self.folder / name)
-        sync(self.folder)
-        return dict(files), removed
-
-    def _carry_out(self, files: Mapping[str, str], removed: Iterable[str]) -> None:
-        """Do what a list says, or what is left of it."""
+    def _rename(self, files: Mapping[str, str], replaced: Iterable[str]) -> None:
         for staged, final in files.items():
-            if self.holds(staged):
-                (self.target / final).parent.mkdir(parents=True, exist_ok=True)
-                (self.folder / staged).replace(self.target / final)
-        for final in removed:
-            (self.target / final).unlink(missing_ok=True)
+            (self.target / final).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / staged).replace(self.target / final)
+        finals = set(files.values())
+        for final in replaced:
+            if final not in finals:
+                (self.target / final).unlink(missing_ok=True)
         for folder in _between((self.target / final for final in files.values()), self.target):
             sync(folder)
 
@@ -210,7 +183,7 @@ class Staging:
             return
         try:
             self._undo()
-            wanted = bool(self.staged()) or (self.folder / _PUBLISH).exists()
+            wanted = bool(self.staged())
         except BaseException:
             self._release()
             raise
@@ -226,14 +199,11 @@ class Staging:
             self._release()
 
     def _undo(self) -> None:
-        listed = _listed(self.folder / _COMMIT)
-        if listed is None:
-            return
-        for staged, final in listed[0].items():
+        for staged, final in interrupted_commit(self.target, self._label).items():
             if not self.holds(staged) and (self.target / final).exists():
                 (self.target / final).replace(self.path(staged))
             _remove_empty((self.target / final).parent, self.target)
-        (self.folder / _COMMIT).unlink()
+        (self.folder / _COMMIT).unlink(missing_ok=True)
 
     def _remove_with_folders(self) -> None:
         self.remove()

@@ -372,24 +372,6 @@ def test_files_of_a_checkpoint_must_be_as_they_were(tmp_path: Path) -> None:
     assert shown(tmp_path / "out") == [0, 1, 2]
 
 
-def test_the_same_results_of_an_older_run_are_not_taken_for_committed(tmp_path: Path) -> None:
-    folder = written(Parquet(tmp_path / "out"), NUMBERS, numbers(3))
-    for publish in ("end", "checkpoint"):
-        spec = Parquet(folder, overwrite=True, publish=publish)
-        sink = spec.open(Context("write"), NUMBERS)
-        sink.write(numbers(3))
-        state = sink.snapshot()
-        sink.detach()
-        later = resumed(spec)
-        assert not later.is_committed(state)
-        later.restore(state)
-        later.commit()
-        after = resumed(spec)
-        assert after.is_committed(state)
-        after.detach()
-        assert [path.name for path in folder.iterdir()] == ["part-00000.parquet"]
-
-
 @pytest.mark.parametrize("publish", ["end", "checkpoint"])
 def test_a_run_without_rows_is_known_to_be_committed(publish: str, tmp_path: Path) -> None:
     old = written(Parquet(tmp_path / "out", rows_per_file=1), NUMBERS, numbers(2))
@@ -402,6 +384,22 @@ def test_a_run_without_rows_is_known_to_be_committed(publish: str, tmp_path: Pat
     assert later.is_committed(state)
     later.detach()
     assert [path.name for path in old.iterdir()] == ["part-00000.parquet"]
+
+
+@pytest.mark.parametrize("publish", ["end", "checkpoint"])
+def test_a_run_without_rows_is_committed_when_the_older_results_are_gone(publish: str, tmp_path: Path) -> None:
+    columns = {"n": pa.array([1, 2]), "k": pa.array([1, 2], pa.int32())}
+    schema = pa.schema([("n", pa.int64()), ("k", pa.int32())])
+    folder = written(Parquet(tmp_path / "out", partition_by="k"), schema, pa.record_batch(columns, schema=schema))
+    spec = Parquet(folder, partition_by="k", publish=publish, overwrite=True)
+    sink = spec.open(Context("write"), schema)
+    state = sink.snapshot()
+    assert not sink.is_committed(state)
+    sink.commit()
+    assert not list(folder.rglob("*.parquet"))
+    later = spec.open(Context("write", resuming=True), schema)
+    assert later.is_committed(state)
+    later.detach()
 
 
 def test_a_checkpoint_closes_partitions_so_that_others_may_come(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -243,8 +244,6 @@ def test_results_that_exist_are_refused_before_a_run_does_any_work_but_may_be_ex
 
 @sinks
 def test_overwrite_replaces_results_only_when_the_run_commits(make: Make, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     written(make(tmp_path), batches(40, 10))
     before = files(tmp_path)
     spec = replace(make(tmp_path), overwrite=True)  # type: ignore[type-var]
@@ -319,6 +318,41 @@ def test_what_was_committed_is_known_and_the_resumed_run_leaves_no_trace(make: M
         assert not later.is_committed(early)
     later.detach()
     assert files(tmp_path) == before
+
+
+@sinks
+def test_the_same_results_of_an_older_run_are_not_taken_for_committed(make: Make, tmp_path: Path) -> None:
+    written(make(tmp_path), batches(8, 8))
+    before = files(tmp_path)
+    spec = replace(make(tmp_path), overwrite=True)  # type: ignore[type-var]
+    sink = opened(spec)
+    sink.write(batches(8, 8)[0])
+    state = sink.snapshot()
+    sink.detach()
+    later = resuming(spec)
+    assert not later.is_committed(state)
+    later.restore(state)
+    later.commit()
+    assert files(tmp_path) == before
+    after = resuming(spec)
+    assert after.is_committed(state)
+    after.detach()
+
+
+@sinks
+def test_what_was_staged_behind_the_snapshot_is_dropped(make: Make, tmp_path: Path) -> None:
+    sink = opened(make(tmp_path))
+    sink.write(batches(8, 8)[0])
+    state = sink.snapshot()
+    sink.write(batches(60, 60, start=100)[0])
+    sink.snapshot()
+    sink.write(batches(60, 60, start=200)[0])
+    sink.detach()
+    later = resuming(make(tmp_path))
+    later.restore(state)
+    later.write(batches(2, 2, start=8)[0])
+    later.commit()
+    assert numbers_in(tmp_path) == list(range(10))
 
 
 @sinks
