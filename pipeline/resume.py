@@ -97,7 +97,7 @@ def completed_report(options: RunOptions) -> Report | None:
     """The report of the run in ``options.checkpoint`` if it has completed, so that nothing is left to resume."""
     if options.checkpoint is None:
         return None
-    store = CheckpointStore(options.checkpoint)
+    store = CheckpointStore(options.checkpoint, read_only=True)
     try:
         snapshot = store.latest()
         if snapshot is not None and snapshot.manifest.get("completed"):
