@@ -91,9 +91,8 @@ def _text(array: pa.Array) -> Hashes:
 
     kind, rows = array.type, len(array)
     if pa.types.is_fixed_size_binary(kind):
-        width = kind.byte_width
-        offsets = np.arange(array.offset * width, (array.offset + rows) * width + 1, max(1, width), np.int64)
-        offsets = offsets if width else np.zeros(rows + 1, np.int64)
+        width = int(kind.byte_width)
+        offsets = (np.arange(rows + 1, dtype=np.int64) + array.offset) * width
         data = array.buffers()[1]
     else:
         narrow = pa.types.is_string(kind) or pa.types.is_binary(kind)

@@ -8,7 +8,8 @@ between processes, so no dictionary keeps its memory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from penstock.pipeline.columns import event_ns
 from penstock.pipeline.context import Context, StageMetrics
 from penstock.pipeline.operator import END_OF_TIME, Operator, OperatorSpec
 from penstock.pipeline.partition import Partitioned, partition_of
+from penstock.sources.itch import Itch
 
 Step = pa.RecordBatch | int
 #: What one step gave: rows of the main output and of the side outputs.
@@ -378,6 +380,43 @@ def test_actions_of_parts_are_those_of_the_whole(
     steps = data.draw(steps_of(batch))
     assert_divides(spec, batch.schema, steps, schedule)
     assert_canonical(spec, batch, steps)
+
+
+def test_a_match_of_many_players_is_the_same_on_three_parts() -> None:
+    rng = np.random.Generator(np.random.Philox(5))
+    rows = 4_000
+    batch = events(
+        np.cumsum(rng.integers(0, 50_000_000, rows)),
+        player=pa.array(rng.integers(-1, 40, rows), pa.int16()),
+        type=pa.array(rng.choice(["Move", "Attack", "Build"], rows)).dictionary_encode(),
+        x=pa.array(rng.random(rows)),
+        y=pa.array(rng.random(rows), mask=rng.random(rows) < 0.3),
+    )
+    steps: list[Step] = [batch.slice(start, 450) for start in range(0, rows, 450)]
+    table = assert_divides(ActionSequence(8, every=2, key=("player",)), batch.schema, steps, [3], [0, 4, 1, 2])
+    assert 1_500 < table.num_rows < 2_000
+    assert table["seq"].to_pylist() == sorted(table["seq"].to_pylist())
+
+
+def test_windows_of_a_real_recording_are_the_same_on_three_parts(recordings: Callable[[str], Path]) -> None:
+    source = Itch(recordings("market/itch50") / "ex20101224.TEST_ITCH_50", date="2010-12-24")
+    reader = source.open(Context("itch"))
+    steps: list[Step] = []
+    for block in reader.blocks():
+        for batch in reader.decode(block).batches:
+            for start in range(0, batch.num_rows, 1_500):
+                steps += [batch.slice(start, 1_500), int(event_ns(batch.slice(start, 1_500)).max())]
+    reader.close()
+    wanted = {
+        "orders": agg.count(),
+        "shares": agg.sum("size"),
+        "price": agg.last("price"),
+        "kind": agg.first("msg_type"),
+    }
+    for assigner in (Sliding("90s", "60s"), Session("20s")):
+        spec = Window(assigner, wanted, keys=("symbol", "side"))
+        table = assert_divides(spec, source.schema, steps, [3], [2, 0, 4])
+        assert table.num_rows > 500
 
 
 def test_every_part_gets_its_keys_and_no_other() -> None:
