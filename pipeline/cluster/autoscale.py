@@ -46,7 +46,7 @@ class Rules:
     up_busy: float = 0.85
     down_busy: float = 0.65
     up_after: int = 3
-    down_after: int = 8
+    down_after: int = 15
     ramp: int = 2
     judge: int = 3
     worth: float = 0.3

@@ -115,7 +115,7 @@ def test_a_constant_load_is_met_without_waste_and_without_flapping(service: floa
     changes = queue.run(150)
     assert all(offered * 0.95 <= size <= offered / 0.5 + 2 for size in queue.sizes[-20:])
     assert len(changes) <= 10
-    assert len([change for change in changes if change.time_ns > 75e9]) <= 2
+    assert len([change for change in changes if change.time_ns > 75e9]) <= 3
     turns = sum((b.after > b.before) != (a.after > a.before) for a, b in itertools.pairwise(changes))
     assert turns <= 4
 
@@ -130,7 +130,7 @@ def test_a_source_that_never_waits_takes_all_there_is() -> None:
 
 def test_after_a_burst_it_goes_down_to_its_floor_again() -> None:
     queue = Queue(Scaler(2, 12), 0.25, lambda now: 30.0 if now < 60 else 0.5)
-    queue.run(160)
+    queue.run(200)
     assert max(queue.sizes) >= 7
     assert queue.sizes[-1] == 2
 
@@ -162,7 +162,7 @@ def test_when_what_comes_behind_becomes_the_limit_it_goes_down() -> None:
             time_ns=(1000 + i) * 10**9, workers=8, queue_items=64, queue_bytes=0, calls_done=10_000 + 5 * i,
             busy_ns=10**13 + i * 10**9, downstream_full=True,
         )
-        for i in range(12)
+        for i in range(20)
     ]  # fmt: skip
     scaler.begin(8)
     decisions = [decision for one in seen if (decision := scaler.decide(one))]
