@@ -58,7 +58,8 @@ def view() -> Cluster:
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     stores = [node["Resources"].get("object_store_memory", 0) for node in alive]
-    return Cluster(ray.cluster_resources(), len(alive), int(min(stores, default=0)))
+    cpus = [float(node["Resources"].get("CPU", 0)) for node in alive]
+    return Cluster(ray.cluster_resources(), cpus, int(min(stores, default=0)))
 
 
 def spilled_bytes() -> int:

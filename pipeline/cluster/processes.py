@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from typing import Any
 
 from ..errors import MissingExtraError
 
-__all__ = ["MARK", "end", "find"]
+__all__ = ["MARK", "end", "find", "kill"]
 
 #: The environment variable that carries the id.
 MARK = "PENSTOCK_CLUSTER"
@@ -62,6 +63,11 @@ def end(identity: str, *, patience_s: float = 4.0) -> int:
             _signal(process, "kill")
         psutil.wait_procs(left, timeout=0.5)
     return len(first)
+
+
+def kill(pid: int) -> None:
+    """End one process at once, as a crash would."""
+    os.kill(pid, signal.SIGKILL)
 
 
 def _is_raylet(process: Any) -> bool:

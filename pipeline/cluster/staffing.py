@@ -17,7 +17,7 @@ from ..source import SourceSpec
 from .layout import DRIVER, Layout, edges
 from .part import edge_name
 
-__all__ = ["Cluster", "Seat", "budgets_of", "default_readers", "seats", "sources_of"]
+__all__ = ["Cluster", "Seat", "budgets_of", "cpu_share", "default_readers", "seats", "sources_of"]
 
 #: The share of a node's object store that the edges of a run may fill.
 _STORE_SHARE = 0.4
@@ -26,11 +26,15 @@ _LEAST_CREDIT = 64 << 10
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray says is there: resources in all, and the object store of the smallest node."""
+    """What Ray says is there: resources in all, the CPUs of each node, and the object store of the smallest node."""
 
     resources: Mapping[str, float]
-    nodes: int
+    node_cpus: Sequence[float]
     store_bytes: int
+
+    @property
+    def nodes(self) -> int:
+        return len(self.node_cpus)
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,15 @@ def seats(layout: Layout, cluster: Cluster) -> list[Seat]:
     for node, count in layout.parts.items():
         found += [("part", node.id, i, node, {}) for i in range(count)]
     found += [("host", str(h.index), 0, None, h.resources) for h in layout.hosts if h.index != DRIVER]
-    share = min(1.0, int(900 * cluster.resources.get("CPU", 1.0) / max(1, len(found))) / 1000)
+    share = cpu_share(cluster.node_cpus, len(found) + 1)
     return [Seat(kind, serves, i, _options(share, node, demand)) for kind, serves, i, node, demand in found]
+
+
+def cpu_share(node_cpus: Sequence[float], processes: int) -> float:
+    """The largest part of a CPU, one at most, that `processes` can each have when none is divided between nodes."""
+    shares = {min(1.0, int(1000 * cpus / k) / 1000) for cpus in node_cpus for k in range(1, processes + 1) if cpus > 0}
+    fitting = [share for share in shares if share and sum(int(cpus / share + 1e-9) for cpus in node_cpus) >= processes]
+    return max(fitting, default=0.001)
 
 
 def _options(share: float, node: Node | None, demand: Mapping[str, float]) -> dict[str, Any]:
