@@ -165,8 +165,8 @@ class _ParquetSink(Sink):
             self._publish(self._files)
             self._staging.remove()
         else:
-            older = self._older(self._files)
-            self._staging.commit({name: name for name in self._files}, replaced=older)
+            names = [name for name in self._files if not self._at_checkpoints or self._staging.holds(name)]
+            self._staging.commit({name: name for name in names}, replaced=self._older(self._files))
 
     def abort(self) -> None:
         self._abandon_parts()

@@ -256,6 +256,8 @@ class Trial:
         assert not list(run.place.rglob(".penstock-staging-*"))
 
 
+#: Those that differ in more than one way are left out where every place is tried.
+PLAIN = [name for name in SPECS if name != "published partitions"]
 OVERWRITING = ("parquet", "published", "arrow")
 variants = pytest.mark.parametrize(("name", "old"), [*((n, 0) for n in SPECS), *((n, 17) for n in OVERWRITING)])
 
@@ -289,7 +291,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(name: str, old: int, t
 
 
 @pytest.mark.parametrize("name", SPECS)
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_rows_checkpoints_and_processes_lost_end_the_same(
     name: str, tmp_path_factory: pytest.TempPathFactory, data: Any
@@ -318,11 +320,11 @@ def fail_at(at: int, *, once: bool = True) -> Callable[[int], None]:
     return happen
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("once", [True, False])
 def test_a_run_that_fails_anywhere_lets_go_and_can_be_resumed(name: str, once: bool, tmp_path: Path) -> None:
     trial = Trial(tmp_path, SPECS[name], [5, 4], {1})
-    for at in itertools.count(0, 1 if once else 3):
+    for at in itertools.count(0, 1 if once else 4):
         run = trial.begin(f"{at}")
         failed = False
         with Disturbed(fail_at(at, once=once)) as disturbed:
@@ -348,7 +350,7 @@ def test_a_run_that_fails_anywhere_lets_go_and_can_be_resumed(name: str, once: b
     assert at > 20
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_run_without_checkpoints_that_fails_anywhere_leaves_nothing_but_whole_results(
     name: str, tmp_path: Path
 ) -> None:
@@ -376,7 +378,7 @@ def test_a_run_without_checkpoints_that_fails_anywhere_leaves_nothing_but_whole_
     assert at > 10
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_new_run_where_another_was_killed_is_refused_or_whole(name: str, tmp_path: Path) -> None:
     trial = Trial(tmp_path, SPECS[name], [5, 4], {1})
     first = trial.begin("first")

@@ -304,6 +304,22 @@ def test_a_resumed_run_goes_on_behind_what_was_published_and_drops_what_was_not_
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"part-{i:05d}.parquet" for i in range(4)]
 
 
+@pytest.mark.parametrize("old", [0, 5])
+def test_rows_behind_a_published_checkpoint_may_be_committed_without_another(old: int, tmp_path: Path) -> None:
+    if old:
+        written(Parquet(tmp_path / "out", rows_per_file=1), NUMBERS, numbers(old, 100))
+    spec = Parquet(tmp_path / "out", publish="checkpoint", overwrite=bool(old))
+    sink = spec.open(Context("write"), NUMBERS)
+    sink.write(numbers(6))
+    state = sink.snapshot()
+    sink.publish(state)
+    sink.detach()
+    later = resumed(spec, state)
+    later.write(numbers(3, 6))
+    later.commit()
+    assert shown(tmp_path / "out") == list(range(9))
+
+
 def test_older_results_go_with_the_first_publication_and_only_then(tmp_path: Path) -> None:
     folder = written(Parquet(tmp_path / "out", rows_per_file=1), NUMBERS, numbers(5, 100))
     spec = Parquet(folder, publish="checkpoint", overwrite=True)
