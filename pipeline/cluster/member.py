@@ -120,8 +120,8 @@ class Member:
     def pull(self, attempt: int, *arguments: Any) -> Any:
         return self._now(attempt).pull(*arguments)
 
-    def assign(self, attempt: int, split: Split | None, position: Position | None) -> None:
-        self._now(attempt).assign(split, position)
+    def assign(self, attempt: int, number: int, split: Split | None, position: Position | None) -> None:
+        self._now(attempt).assign(number, split, position)
 
     def run(self, attempt: int, parcel: Any) -> tuple[Computed, list[Any]]:
         computed: tuple[Computed, list[Any]] = self._now(attempt).run(parcel)
@@ -151,8 +151,8 @@ class Handle:
     def pull(self, *arguments: Any) -> Any:
         return self.actor.pull.remote(self.attempt, *arguments)
 
-    def assign(self, split: Split | None, position: Position | None) -> Any:
-        return self.actor.assign.remote(self.attempt, split, position)
+    def assign(self, number: int, split: Split | None, position: Position | None) -> Any:
+        return self.actor.assign.remote(self.attempt, number, split, position)
 
     def run(self, parcel: Any) -> Any:
         return self.actor.run.options(num_returns=2).remote(self.attempt, parcel)

@@ -34,13 +34,19 @@ class SplitReading:
         self._context = self.process.context(source)
         self.outbox = Outbox(budget, self._clock, self._stop)
         self._assigned: queue.SimpleQueue[tuple[Split, Position | None] | None] = queue.SimpleQueue()
+        self._early: dict[int, tuple[Split, Position | None] | None] = {}
+        self._turn, self._order = 0, threading.Lock()
         self.rows = self.blocks = 0
         self._thread = threading.Thread(target=self._run, name=f"penstock-{source.id}", daemon=True)
         self._thread.start()
 
-    def assign(self, split: Split | None, position: Position | None) -> None:
-        """Read `split` next, from `position`; None: there are no more."""
-        self._assigned.put(None if split is None else (split, position))
+    def assign(self, number: int, split: Split | None, position: Position | None) -> None:
+        """Read `split` as the `number`-th, from `position`; None: there are no more. Calls may come in any order."""
+        with self._order:
+            self._early[number] = None if split is None else (split, position)
+            while self._turn in self._early:
+                self._assigned.put(self._early.pop(self._turn))
+                self._turn += 1
 
     def pull(self, number: int, credit: int, patience: float) -> Parcels:
         """What is ready; see `Outbox.pull`."""

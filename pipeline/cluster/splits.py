@@ -36,7 +36,7 @@ _UNDER_WAY = 2
 class SplitReaderHandle(Protocol):
     """A reader in another process, by its calls; both give Ray references."""
 
-    def assign(self, split: Split | None, position: Position | None) -> Any: ...
+    def assign(self, number: int, split: Split | None, position: Position | None) -> Any: ...
 
     def pull(self, number: int, credit: int, patience: float) -> Any: ...
 
@@ -73,6 +73,7 @@ class SplitFeed(SourceReader):
         self._splits = list(spec.splits(self.division))[first:]
         self._owners: dict[int, int] = {}
         self._given = 0
+        self._told = [0] * len(readers)
         self._calls = [0] * len(readers)
         self._under_way: list[deque[Any]] = [deque() for _ in readers]
         self._arrived: list[deque[tuple[Piece, int]]] = [deque() for _ in readers]
@@ -87,13 +88,17 @@ class SplitFeed(SourceReader):
         if self._given < len(self._splits):
             split = self._splits[self._given]
             self._owners[split.index] = reader
-            self._readers[reader].assign(split, self._at)
+            self._tell(reader, split, self._at)
             self._at = None
             self._given += 1
         elif self._given == len(self._splits):
             self._given += 1
-            for handle in self._readers:
-                handle.assign(None, None)
+            for other in range(len(self._readers)):
+                self._tell(other, None, None)
+
+    def _tell(self, reader: int, split: Split | None, position: Position | None) -> None:
+        self._readers[reader].assign(self._told[reader], split, position)
+        self._told[reader] += 1
 
     def _ask(self, reader: int) -> None:
         while len(self._under_way[reader]) < _UNDER_WAY:
