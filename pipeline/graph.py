@@ -26,12 +26,13 @@ MAIN = ""
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """How a step is to run, as far as the user said so."""
+    """How a step is to run, as far as the user said so; `least` is set where `parallelism` is only the most."""
 
     name: str | None = None
     parallelism: int | None = None
     lateness_ns: int | None = None
     resources: Mapping[str, float] | None = None
+    least: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -54,12 +54,14 @@ def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
             stage.workers = node.options.parallelism or threads
         elif _asks_for_workers(node):
             stage.head, stage.workers = 1, node.options.parallelism or 1
+            if node.options.least is not None and not apart:
+                stage.workers = min(stage.workers, threads)
         plan.stages.append(stage)
 
 
 def _must_part(plan: Plan, host: Stage, node: Node) -> bool:
-    if isinstance(node.spec, SinkSpec):
-        return True
+    if isinstance(node.spec, SinkSpec) or (node.options.least is not None and _asks_for_workers(node)):
+        return True  # processes that come and go do nothing else
     pooled = isinstance(host.entry.spec, SourceSpec) or (host.head > 0 and host.workers > 1)
     return pooled and not _extends_head(plan, host, node, joined=False)
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from ._torch_dataset import TorchDataset
     from .flow import Flow
 
-__all__ = ["Stream", "read"]
+__all__ = ["Parallelism", "Stream", "read"]
+
+#: How often a step may be at work at once: a number, or the least and the most.
+Parallelism = int | tuple[int, int]
 
 
 def read(
@@ -88,11 +91,18 @@ class Stream:
         self,
         spec: OperatorSpec,
         *others: Stream,
-        parallelism: int | None = None,
+        parallelism: Parallelism | None = None,
         resources: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> Stream:
-        """Run any operator on this stream (and `others`, for operators with several inputs)."""
+        """Run any operator on this stream (and `others`, for operators with several inputs).
+
+        `parallelism` (here and in `map`, `filter` and `flat_map`) is how many batches a step without state may work on at
+        once, the rows staying in order; on a Ray cluster, how many processes do so. ``(1, 8)`` leaves the number to the
+        cluster runner, which adds processes while the step is the bottleneck and takes them away when they idle (see
+        `penstock.pipeline.cluster.autoscale`); elsewhere it means 8 threads, or as many as there are cores. Raises
+        GraphError if the least is above the most, or if the step has state.
+        """
         site = calling_site()
         if not isinstance(spec, OperatorSpec):
             raise GraphError(
@@ -112,10 +122,17 @@ class Stream:
             raise _located(error, name or spec.kind, site) from error
         if problem := check_event_schema(schema):
             raise GraphError(problem, stage=name or spec.kind, where=str(site), got=describe(schema))
-        many = _positive(parallelism, "parallelism")
+        least, many = _between(parallelism)
+        if least is not None and not spec.stateless:
+            raise GraphError(
+                "parallelism between two numbers is for steps without state; give one number",
+                stage=name or spec.kind,
+                where=str(site),
+                got=parallelism,
+            )
         if many is None and self._split_by_key and spec.partitioned(*[port.schema for port in ports]) is not None:
             many = self._split_by_key
-        step = Step(spec.kind, spec, ports, schema, site, StepOptions(name, many, None, _resources(resources)))
+        step = Step(spec.kind, spec, ports, schema, site, StepOptions(name, many, None, _resources(resources), least))
         return Stream(Port(step), tuple(key for key in self.keys if key in schema.names), self._split_by_key)
 
     def map(
@@ -126,7 +143,7 @@ class Stream:
         outputs: Mapping[str, pa.DataType] | None = None,
         view: View = "numpy",
         schema: pa.Schema | None = None,
-        parallelism: int | None = None,
+        parallelism: Parallelism | None = None,
         resources: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> Stream:
@@ -153,7 +170,7 @@ class Stream:
         *,
         inputs: Sequence[str] = (),
         view: View = "numpy",
-        parallelism: int | None = None,
+        parallelism: Parallelism | None = None,
         name: str | None = None,
     ) -> Stream:
         """Keep the rows for which `condition` holds: ``pc.field("size") > 0``, or a function giving a boolean mask."""
@@ -164,7 +181,7 @@ class Stream:
         function: Callable[[pa.RecordBatch], Any],
         *,
         schema: pa.Schema | None = None,
-        parallelism: int | None = None,
+        parallelism: Parallelism | None = None,
         name: str | None = None,
     ) -> Stream:
         """Give none, one or many rows for each: ``function(batch)`` returns a batch or an iterable of batches."""
@@ -364,6 +381,19 @@ def _positive(value: int | None, name: str) -> int | None:
     if value is not None and value < 1:
         raise GraphError(f"{name} must be at least 1", where=str(calling_site()), got=value)
     return value
+
+
+def _between(parallelism: Parallelism | None) -> tuple[int | None, int | None]:
+    """The least, if it is not the most too, and the most."""
+    if not isinstance(parallelism, tuple):
+        return None, _positive(parallelism, "parallelism")
+    if len(parallelism) != 2 or not all(isinstance(number, int) for number in parallelism):
+        raise GraphError("parallelism is a number or (least, most)", where=str(calling_site()), got=parallelism)
+    least, most = parallelism
+    _positive(least, "parallelism")
+    if least > most:
+        raise GraphError("parallelism: the least is above the most", where=str(calling_site()), got=parallelism)
+    return (least if least < most else None), most
 
 
 def _resources(resources: Mapping[str, float] | None) -> Mapping[str, float] | None:

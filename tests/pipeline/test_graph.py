@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from penstock import GraphError, ops, read, sinks
 from penstock.ops import agg
 from penstock.pipeline.errors import PlanError
+from penstock.pipeline.planning import build_plan
 from penstock.sources import Rows
 from streams import SCHEMA, identity, recording, source
 
@@ -96,3 +98,30 @@ def test_explain_names_steps_threads_memory_and_copies() -> None:
         assert expected in text
     mermaid = read(Rows(TABLE)).map(identity).write(sinks.Null()).explain("mermaid")
     assert mermaid.startswith("flowchart LR") and "-->" in mermaid
+
+
+@pytest.mark.parametrize("wrong", [(0, 4), (5, 4), (1, 2, 3), (1, "many")])
+def test_a_number_of_processes_between_two_others_is_checked(wrong: Any) -> None:
+    with pytest.raises(GraphError, match="parallelism.*test_graph.py"):
+        source(TABLE, 10).map(identity, parallelism=wrong)
+
+
+def test_a_step_with_state_has_no_parallelism_between_two_numbers() -> None:
+    with pytest.raises(GraphError, match="without state"):
+        source(TABLE, 10).apply(ops.Batch(3), parallelism=(1, 4))
+
+
+def test_parallelism_between_two_numbers_is_the_most_in_threads_but_no_more_than_there_are() -> None:
+    flow = source(TABLE, 10).batch(5).map(identity, parallelism=(2, 6), name="decode").write(sinks.Null())
+    assert [stage.workers for threads in (4, 8) for stage in build_plan(flow.graph, threads).stages[1:]] == [4, 6]
+
+
+def test_on_a_cluster_such_a_step_leaves_the_processes_that_read() -> None:
+    def stages(parallelism: Any) -> list[str]:
+        mapped = source(TABLE, 10).map(identity, parallelism=parallelism)
+        return [
+            stage.name for stage in build_plan(mapped.map(identity).write(sinks.Null()).graph, 1, apart=True).stages
+        ]
+
+    assert stages(4) == ["read+map+map-2", "write"]
+    assert stages((1, 4)) == ["read", "map+map-2", "write"]
