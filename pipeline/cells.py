@@ -26,7 +26,7 @@ from .plan import Node
 from .schema import row_bytes
 from .sink import Sink, SinkSpec
 
-__all__ = ["Cell", "Receiver", "Saver", "SinkCell", "Sizer", "Target", "failure"]
+__all__ = ["Cell", "Guard", "Receiver", "Saver", "SinkCell", "Sizer", "Target", "failure"]
 
 
 class Receiver(Protocol):
@@ -51,6 +51,13 @@ class Saver(Protocol):
 
     def finished(self, step: str, state: State) -> None:
         """`step` has ended with this state; it stands for every later barrier."""
+
+
+class Guard(Protocol):
+    """Works in a cell's stead on batches that may end the process."""
+
+    def work(self, cell: Cell, batch: Any) -> Sequence[Any] | None:
+        """What the cell's operator gives for `batch`; None if the cell may work on it itself."""
 
 
 class Target:
@@ -92,6 +99,7 @@ class Cell:
         self.index, self.node, self.operator, self.context = index, node, operator, context
         self.metrics = context.metrics
         self.saver: Saver | None = None
+        self.guard: Guard | None = None
         self.down: list[Target] = []
         self.side_down: dict[str, list[Target]] = {}
         self._side_rows: list[tuple[str, pa.RecordBatch]] = []
@@ -115,6 +123,8 @@ class Cell:
 
     def work(self, batch: Any, port: int) -> Sequence[Any]:
         """Run the operator on one batch, isolating bad rows where it is stateless."""
+        if self.guard is not None and (guarded := self.guard.work(self, batch)) is not None:
+            return guarded
         try:
             return self.operator.process(batch, port)
         except Exception as error:

@@ -11,14 +11,24 @@ from .flow import Flow
 from .iterate import delivery_step
 from .stream import Stream
 
-__all__ = ["load_flow"]
+__all__ = ["import_folders", "load_flow"]
+
+_FOLDERS: list[str] = []
+
+
+def import_folders() -> list[str]:
+    """Where this process finds modules, the folders of loaded flows included: other processes need them too."""
+    return [*_FOLDERS, *(path for path in sys.path if path and path not in _FOLDERS)]
 
 
 def load_flow(path: Path, name: str = "flow") -> Flow:
     """Run the file (not as ``__main__``) and give its flow. Raises PenstockError if there is none of that name."""
     if not path.is_file():
         raise PenstockError(f"no file {path}")
-    sys.path.insert(0, str(path.resolve().parent))
+    folder = str(path.resolve().parent)
+    if folder not in _FOLDERS:
+        _FOLDERS.append(folder)
+    sys.path.insert(0, folder)
     try:
         namespace = runpy.run_path(str(path), run_name="__penstock__")
     finally:

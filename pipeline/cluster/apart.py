@@ -26,23 +26,25 @@ if TYPE_CHECKING:
     from .heads import HeadProcess
     from .reader import SplitReading
 
-__all__ = ["child", "decode_apart", "run_apart"]
+__all__ = ["child", "decode_apart", "living_rows", "run_apart"]
 
 #: Rows that a child works on between two reports, until one of them kills it.
 _STEP = 256
 
 
-def run_apart(process: HeadProcess, batch: pa.RecordBatch, work: Work, place: str) -> dict[int, Aside]:
+def run_apart(process: HeadProcess, batch: pa.RecordBatch, work: Work) -> dict[int, Aside]:
     """Run a head on `batch`; results are left in `work`, rows that kill are given as set aside by the first step."""
-    cells = process.head.cells
-    bad: list[BadRecord] = []
-    deaths: list[int] = []
-    survivors = _living_rows(cells, batch, deaths)
-    for row in deaths:
-        bad.append(_row_record(cells[0], batch, row, place))
+    survivors, bad = living_rows(process.head.cells, batch)
     if survivors.num_rows:
         process.head.run(work, [survivors], None, process.clock.monotonic_ns)
     return {0: Aside(bad)} if bad else {}
+
+
+def living_rows(cells: Sequence[Cell], batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[BadRecord]]:
+    """The rows of `batch` on which `cells` do not kill a child, and records of those on which they do."""
+    deaths: list[int] = []
+    survivors = _living_rows(cells, batch, deaths)
+    return survivors, [_row_record(cells[0], batch, row) for row in deaths]
 
 
 def _living_rows(cells: Sequence[Cell], batch: pa.RecordBatch, deaths: list[int]) -> pa.RecordBatch:
@@ -76,7 +78,7 @@ def _try_rows(cells: Sequence[Cell], batch: pa.RecordBatch, begin: int, step: in
     return reached
 
 
-def _row_record(cell: Cell, batch: pa.RecordBatch, row: int, place: str) -> BadRecord:
+def _row_record(cell: Cell, batch: pa.RecordBatch, row: int) -> BadRecord:
     one = batch.slice(row, 1)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, one.schema) as writer:
@@ -101,7 +103,7 @@ def decode_apart(reading: SplitReading, split: Split, position: Position | None,
     before = "its beginning" if position is None else f"{dict(position)}"
     if not through:
         place = f"{reading.spec.name}, split {split.index}, block behind {before}"
-        record = BadRecord(place, f"{reading.source.id}.decode", "kills its process", b"", block.first_seq)
+        record = BadRecord(place, f"{reading.source.id}.decode", "ends its process", b"", block.first_seq)
         nothing = Given(0, 0, 0, -(1 << 63))
         return Piece(split.index, block.after, block.records, block.nbytes, 0, nothing, (), [record], {})
     decoded, given = reading.decode_bare(work)
@@ -111,7 +113,7 @@ def decode_apart(reading: SplitReading, split: Split, position: Position | None,
     if cells:
         bad: list[BadRecord] = []
         for batch in batches:
-            found = run_apart(reading.process, batch, work, str(position))
+            found = run_apart(reading.process, batch, work)
             bad += found[0].bad if found else []
         gathered = reading.process.gathering.take()
         asides = {**gathered, **({0: Aside([*gathered.get(0, Aside()).bad, *bad])} if bad else {})}

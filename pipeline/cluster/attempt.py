@@ -17,10 +17,11 @@ from ..options import RunOptions
 from ..quarantine import Quarantine
 from ..runtime import Runtime
 from ..state_codec import encode_state
+from .caution import Caution
 from .hostrun import HostSetup, Status
 from .layout import DRIVER, Layout
 from .losses import Lost, loss_of, step_error
-from .member import Caution, Handle, PartRole, PoolRole, ReadRole, Role
+from .member import Handle, PartRole, PoolRole, ReadRole, Role
 from .part import Part, Staff
 from .staffing import Seat
 
@@ -112,6 +113,7 @@ class Attempt:
             {step: part for step, part in self._encoded.items() if step in here},
             {step: batches for step, batches in self._calibration.items() if step in here},
             saves,
+            self._cautions.get(seat, Caution()),
         )
 
     def _get(self, references: Sequence[Any], timeout: float) -> list[Any]:

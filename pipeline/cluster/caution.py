@@ -7,13 +7,33 @@ note left by one that dies is a suspect, and is worked on apart from then on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from .member import Caution
+from .marks import Marks
 from .staffing import Seat
 
-__all__ = ["Suspicion"]
+__all__ = ["Caution", "Suspicion"]
+
+_SPACE = b"penstock"
+
+
+@dataclass(frozen=True)
+class Caution:
+    """How careful to be: `key` is where to note what is worked on, `suspects` what processes died on."""
+
+    careful: bool = False
+    suspects: Sequence[str] = ()
+    key: str = ""
+
+    def marks(self) -> Marks:
+        """For the process that is to be careful."""
+        return Marks(careful=self.careful, suspects=self.suspects, write=self._write if self.careful else None)
+
+    def _write(self, step: str, note: str) -> None:
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(f"{self.key}{step}".encode(), note.encode(), overwrite=True, namespace=_SPACE)
 
 
 class Suspicion:
@@ -29,34 +49,31 @@ class Suspicion:
         return {
             seat: Caution(self._careful, tuple(self._suspects), self._key(seat))
             for seat in seats
-            if seat.kind in ("reader", "pool")
+            if seat.kind != "part"
         }
 
-    def learn(self, gone: Iterable[Seat]) -> None:
-        """These are gone: read what they noted; the others' notes are void."""
+    def learn(self, gone: Iterable[Seat]) -> bool:
+        """These are gone: read what they noted; the others' notes are void. Whether there is a new suspect."""
+        known = len(self._suspects)
         for seat in gone:
-            note = self._read(self._key(seat))
-            if note is not None and note not in self._suspects:
-                self._suspects.append(note)
+            self._suspects += [note for note in self._notes(self._key(seat)) if note not in self._suspects]
         self.forget()
         self._careful = True
-
-    @property
-    def suspects(self) -> list[str]:
-        return list(self._suspects)
+        return len(self._suspects) > known
 
     def forget(self) -> None:
         """Remove every note."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         with contextlib.suppress(Exception):
-            _internal_kv_del(f"run-{self._run}-".encode(), del_by_prefix=True, namespace=b"penstock")
+            _internal_kv_del(f"run-{self._run}-".encode(), del_by_prefix=True, namespace=_SPACE)
 
     def _key(self, seat: Seat) -> str:
-        return f"run-{self._run}-{seat.kind}-{seat.serves}-{seat.number}"
+        return f"run-{self._run}-{seat.kind}-{seat.serves}-{seat.number}/"
 
-    def _read(self, key: str) -> str | None:
-        from ray.experimental.internal_kv import _internal_kv_get
+    def _notes(self, prefix: str) -> list[str]:
+        from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
-        found: Any = _internal_kv_get(key.encode(), namespace=b"penstock")
-        return None if found is None else bytes(found).decode()
+        keys = _internal_kv_list(prefix.encode(), namespace=_SPACE)
+        found = [_internal_kv_get(key, namespace=_SPACE) for key in sorted(keys)]
+        return [bytes(note).decode() for note in found if note is not None]

@@ -45,8 +45,8 @@ class PoolWorker:
         process = self._process
         with self._turn:
             try:
-                if self._marks.careful and (place := self._marks.place_of(self._entry.id, batch)) is not None:
-                    self._marks.run_apart(process, batch, work, place)
+                if self._marks.careful and self._marks.suspects(self._entry.id, batch):
+                    self._marks.run_apart(process, batch, work)
                 else:
                     self._marks.note_batch(self._entry.id, batch)
                     process.head.run(work, [batch], None, process.clock.monotonic_ns)

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..accounting import accelerator_report
+from ..cells import Cell
 from ..context import BadRecord
 from ..hop_cells import InferCell
 from ..local import LocalRun
@@ -20,8 +21,10 @@ from ..quarantine import Quarantine
 from ..runtime import Runtime
 from ..state_codec import decode_state, encode_state
 from ..watch import resident_bytes
+from .caution import Caution
 from .layout import Layout
 from .losses import loss_of
+from .marks import HostGuard
 from .outbox import Parcels
 from .part import Part, Staff
 
@@ -39,6 +42,7 @@ class HostSetup:
     states: Mapping[str, bytes] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     saves: bool = False
+    caution: Caution = field(default_factory=Caution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,11 @@ class HostRun:
         self.runtime.open()
         if setup.saves:
             self.runtime.save_to(self)
+        if setup.caution.careful:
+            guard = HostGuard(setup.caution.marks())
+            for cell in self.runtime.cells.values():
+                if isinstance(cell, Cell) and cell.node.stateless:
+                    cell.guard = guard
         self.local = LocalRun(self.runtime)
         self._ceilings = setup.options.ceiling
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from ..errors import PenstockError
+from ..errors import PenstockError, RunError
 
 __all__ = ["Lost", "Outdated", "first_line", "loss_of", "step_error"]
+
+
+#: A process, its node or what it had put into the store is gone, or nobody answers.
+_GONE = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, GetTimeoutError)
 
 
 class Outdated(PenstockError):
@@ -26,7 +38,7 @@ def loss_of(error: BaseException | None) -> str | None:
             return first_line(error)
         if isinstance(error, RayTaskError):
             error = error.cause if isinstance(error.cause, BaseException) else None
-        elif isinstance(error, RayError):
+        elif isinstance(error, _GONE):
             return first_line(error)
         else:
             error = error.__cause__
@@ -37,6 +49,11 @@ def step_error(error: BaseException) -> BaseException:
     """The error itself, where Ray wrapped what another process raised."""
     while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
         error = error.cause
+    if isinstance(error, RayError) and "No module named" in str(error):
+        return RunError(
+            f"a process of the run cannot load the pipeline: {first_line(error)}. Its modules must be on every node: send "
+            "them with penstock submit, or install them there"
+        )
     return error
 
 

@@ -7,43 +7,28 @@ names the attempt it belongs to; a call of an earlier one finds nobody.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from ..source import Position, Split
+from .caution import Caution
 from .computing import KeyPart, PoolWorker
 from .hostrun import HostRun, HostSetup, Status, head_nodes
 from .layout import Layout
 from .losses import Outdated
-from .marks import Marks
 from .pool import Computed
 from .reader import SplitReading
 
-__all__ = ["Caution", "Handle", "Member", "PartRole", "PoolRole", "ReadRole", "Role", "create"]
+__all__ = ["Handle", "Member", "PartRole", "PoolRole", "ReadRole", "Role", "create"]
 
 #: Calls at once: an edge has two pulls waiting, and a busy host has tens of edges.
 _CALLS = 96
-
-
-@dataclass(frozen=True)
-class Caution:
-    """How careful to be: `key` is where to note what is worked on, `suspects` what processes died on."""
-
-    careful: bool = False
-    suspects: Sequence[str] = ()
-    key: str = ""
-
-    def marks(self) -> Marks:
-        return Marks(careful=self.careful, suspects=self.suspects, write=self._write if self.careful else None)
-
-    def _write(self, note: str) -> None:
-        from ray.experimental.internal_kv import _internal_kv_put
-
-        _internal_kv_put(self.key.encode(), note.encode(), overwrite=True, namespace=b"penstock")
 
 
 @dataclass(frozen=True)
@@ -81,8 +66,9 @@ class Member:
         self._attempt = -1
         self._at_work: Any = None
 
-    def hello(self) -> tuple[int, str]:
-        """The process id and the node."""
+    def hello(self, folders: Sequence[str]) -> tuple[int, str]:
+        """The process id and the node. Modules are looked for in `folders` too, where they exist here."""
+        sys.path += [folder for folder in folders if folder not in sys.path and Path(folder).exists()]
         return os.getpid(), ray.get_runtime_context().get_node_id()
 
     def become(self, attempt: int, role: Role, layout: Layout) -> None:

@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from ..errors import RunError
+from ..load import import_folders
 from .layout import Layout
 from .member import create
 from .staffing import Seat
@@ -42,7 +43,8 @@ class Crew:
         empty = [seat for seat in self._seats if seat not in self._actors]
         for seat in empty:
             self._actors[seat] = create(**seat.options)
-        waiting = {self._actors[seat].hello.remote(): seat for seat in empty}
+        folders = import_folders()
+        waiting = {self._actors[seat].hello.remote(folders): seat for seat in empty}
         ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=_START) if waiting else ([], [])
         for reference in ready:
             with contextlib.suppress(RayError):

@@ -106,7 +106,8 @@ class ClusterRun:
                     since = 0
                 since += 1
                 self._give_up_if_hopeless(lost, since)
-                states = self._go_back(lost)
+                states, learned = self._go_back(lost)
+                since = 0 if learned else since
 
     def _check_targets(self) -> None:
         from ..run import check_targets
@@ -176,21 +177,21 @@ class ClusterRun:
         if since >= _PATIENCE:
             raise RunError(f"{since} processes were lost in a row without a checkpoint in between; the last: {lost}")
 
-    def _go_back(self, lost: Lost) -> Mapping[str, State]:
-        """After a loss: end the attempt, replace who is gone, and find where to go on."""
-        log.warning("%s", lost)
-        self.totals.losses.append(str(lost))
+    def _go_back(self, lost: Lost) -> tuple[Mapping[str, State], bool]:
+        """After a loss: end the attempt, replace who is gone; where to go on, and whether there is a new suspect."""
         if self.attempt is not None:
             self._settle(self.attempt)
             firsts = [cell.first_at for cell in self.attempt.runtime.sinks() if cell.first_at]
             self.first_at = self.first_at or min(firsts, default=0)
             self.attempt.abandon(keep=self.saving is not None and self.saving.can_resume)
         gone = self.crew.muster()
-        self.suspicion.learn(gone)
+        who = [f"{describe(self.layout, seat)}, pid {pid} on node {node[:8]}" for seat, (pid, node) in gone.items()]
+        told = f"lost {'; '.join(who)}" if who else str(lost)
+        log.warning("%s", told)
+        self.totals.losses.append(told)
+        learned = self.suspicion.learn(gone)
         self.quarantine.rewind()
-        if self.saving is None:
-            return {}
-        return self.saving.rewind()
+        return ({} if self.saving is None else self.saving.rewind()), learned
 
     def _describe_stall(self) -> str:
         attempt = self.attempt
