@@ -152,17 +152,18 @@ def _name_after_members(plan: Plan, groups: dict[int, str]) -> None:
 
 
 def _beside(plan: Plan, stage: Stage, groups: Mapping[int, str]) -> str:
-    """The host of a source's or a pool's order: that of the steps behind it, not the model's, or else the driver."""
+    """The host of a source's or a pool's order: that of the steps behind it, or before it; a model's if it has no other.
+
+    The driver, from which nobody can pull, only if nothing but sinks comes behind.
+    """
     models = {node.id for node in plan.nodes if isinstance(node.spec, Infer)}
     members = set(map(id, stage.nodes))
-    for node in plan.nodes:
-        for link in node.inputs:
-            if id(link.node) in members and id(node) not in members:
-                there = groups.get(plan.stage_of(node).index, "driver")
-                if there != "driver" and there not in models:
-                    return there
-    before = [plan.stage_of(link.node).index for link in stage.entry.inputs]
-    return next((groups[index] for index in before if index in groups and groups[index] not in models), "driver")
+    readers = [node for node in plan.nodes if any(id(link.node) in members for link in node.inputs)]
+    after = [groups.get(plan.stage_of(node).index, "driver") for node in readers if id(node) not in members]
+    before = [groups.get(plan.stage_of(link.node).index, "driver") for link in stage.entry.inputs]
+    hosts = [name for name in (*after, *before) if name != "driver"]
+    serial = (name for name in hosts if name not in models)
+    return next(serial, next((name for name in after if name != "driver"), "driver"))
 
 
 def edges(layout: Layout) -> list[tuple[Node, Node, int]]:
