@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ def load_flow(path: Path, name: str = "flow") -> Flow:
     try:
         namespace = runpy.run_path(str(path), run_name="__penstock__")
     finally:
-        del sys.path[0]
+        with contextlib.suppress(ValueError):  # the file may have changed the path for itself
+            sys.path.remove(folder)
     found = namespace.get(name)
     if isinstance(found, Stream):
         return Flow((delivery_step(found.port),))

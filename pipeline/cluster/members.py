@@ -29,6 +29,7 @@ class Crew:
     def __init__(self, seats: Sequence[Seat], layout: Layout) -> None:
         self._seats, self._layout = list(seats), layout
         self._actors: dict[Seat, Any] = {}
+        self._added: set[Seat] = set()
         self.pids: dict[Seat, tuple[int, str]] = {}
 
     def __len__(self) -> int:
@@ -38,11 +39,14 @@ class Crew:
         """The actor of each seat."""
         return dict(self._actors)
 
-    def hire(self) -> None:
-        """Fill every empty seat and wait until everyone is there. Raises RunError if the cluster has no room."""
+    def hire(self, *, again: bool = False) -> None:
+        """Fill every empty seat (`again`: after a loss) and wait until everyone is there.
+
+        Raises RunError if the cluster has no room.
+        """
         empty = [seat for seat in self._seats if seat not in self._actors]
         for seat in empty:
-            self._actors[seat] = create(**seat.options)
+            self._actors[seat] = create(**(seat.replacement if again else seat.options))
         folders = import_folders()
         waiting = {self._actors[seat].hello.remote(folders): seat for seat in empty}
         ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=_START) if waiting else ([], [])
@@ -57,7 +61,10 @@ class Crew:
             )
 
     def muster(self) -> dict[Seat, tuple[int, str]]:
-        """After a loss: dismiss whoever does not answer, hire others; those who are gone with process id and node."""
+        """After a loss: dismiss whoever does not answer, hire others; those who are gone with process id and node.
+
+        Who came by `add` is not replaced.
+        """
         asked = {actor.leave.remote(): seat for seat, actor in self._actors.items()}
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER)
         gone = {}
@@ -71,18 +78,21 @@ class Crew:
             if not there:
                 gone[seat] = self.pids.pop(seat, (0, ""))
                 self._end(self._actors.pop(seat))
-        self.hire()
+        self._seats = [seat for seat in self._seats if seat in self._actors or seat not in self._added]
+        self.hire(again=True)
         return gone
 
     def add(self, seat: Seat) -> Any:
-        """One process more, without waiting for it."""
+        """One process more, without waiting for it; its process id and node as a reference."""
         self._seats.append(seat)
+        self._added.add(seat)
         actor = self._actors[seat] = create(**seat.options)
-        return actor
+        return actor.hello.remote(import_folders())
 
     def remove(self, seat: Seat) -> None:
         """One process less."""
         self._seats.remove(seat)
+        self._added.discard(seat)
         self.pids.pop(seat, None)
         self._end(self._actors.pop(seat))
 

@@ -39,12 +39,21 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Seat:
-    """A process to be: what it serves, the host, source, stage or step of that name, and what it asks Ray for."""
+    """A process to be: what it serves, the host, source, stage or step of that name, and what it asks Ray for.
+
+    `flexible`: nobody said how much CPU; a replacement after a loss, when the cluster has become smaller, asks for none.
+    """
 
     kind: str
     serves: str
     number: int = 0
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    flexible: bool = field(default=True, compare=False)
+
+    @property
+    def replacement(self) -> Mapping[str, Any]:
+        """What a process asks for that takes over this seat."""
+        return {**self.options, "num_cpus": 0} if self.flexible else self.options
 
 
 def default_readers(cluster: Cluster, sources: int) -> int:
@@ -62,8 +71,12 @@ def seats(layout: Layout, cluster: Cluster) -> list[Seat]:
     for node, count in layout.parts.items():
         found += [("part", node.id, i, node, {}) for i in range(count)]
     found += [("host", str(h.index), 0, None, h.resources) for h in layout.hosts if h.index != DRIVER]
-    share = cpu_share(cluster.node_cpus, len(found) + 1)
-    return [Seat(kind, serves, i, _options(share, node, demand)) for kind, serves, i, node, demand in found]
+    newcomers = sum(most - layout.pools[index] for index, most in layout.most.items())
+    share = cpu_share(cluster.node_cpus, len(found) + newcomers + 1)
+    return [
+        Seat(kind, serves, i, _options(share, asked := _asked(node, demand)), "CPU" not in asked)
+        for kind, serves, i, node, demand in found
+    ]
 
 
 def cpu_share(node_cpus: Sequence[float], processes: int) -> float:
@@ -73,8 +86,12 @@ def cpu_share(node_cpus: Sequence[float], processes: int) -> float:
     return max(fitting, default=0.001)
 
 
-def _options(share: float, node: Node | None, demand: Mapping[str, float]) -> dict[str, Any]:
-    asked = dict((node.options.resources or {}) if node is not None else demand)
+def _asked(node: Node | None, demand: Mapping[str, float]) -> Mapping[str, float]:
+    return demand if node is None else node.options.resources or {}
+
+
+def _options(share: float, demand: Mapping[str, float]) -> dict[str, Any]:
+    asked = dict(demand)
     options: dict[str, Any] = {"num_cpus": asked.pop("CPU", share), "scheduling_strategy": "SPREAD"}
     if "GPU" in asked:
         options["num_gpus"] = asked.pop("GPU")
@@ -92,7 +109,7 @@ def budgets_of(layout: Layout, cluster: Cluster, options: RunOptions) -> dict[st
     """
     names = [edge_name(consumer, port) for _, consumer, port in edges(layout)]
     readers = {node.id: count for node, count in layout.readers.items()}
-    pools = sum(2 * count for count in (*layout.pools.values(), *layout.parts.values()))
+    pools = sum(2 * count for count in (*{**layout.pools, **layout.most}.values(), *layout.parts.values()))
     ends = len(names) + sum(readers.values()) + pools
     each = min(options.edge_budget, int(_STORE_SHARE * cluster.store_bytes / max(1, ends)))
     if each < _LEAST_CREDIT:
