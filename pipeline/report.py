@@ -40,7 +40,8 @@ KEYS: Mapping[str, str] = {
     "checkpoints": "null unless they were asked for: written, resumed_from (number or null), bytes, longest_s (from "
     "asking for the barriers to stored), storing_s",
     "cluster": "null unless run on Ray: nodes, processes, restarts, losses, spilled_bytes, moved_bytes and copied_bytes "
-    "(payload put into the object store, and copied before that), edge_credit_bytes",
+    "(payload put into the object store, and copied before that), edge_credit_bytes, scaling (time_s, step, before, after "
+    "and why, for each change of a number of processes)",
     "stalls": "what was named when nothing moved for a while",
 }
 

@@ -194,6 +194,43 @@ class Attempt:
             if seat.kind == "host":
                 handle.ask(number, times)
 
+    def pool(self, stage: int) -> list[Seat]:
+        """Who is in the pool of a stage."""
+        seats = [seat for seat in self.handles if seat.kind == "pool" and int(seat.serves) == stage]
+        return sorted(seats, key=lambda seat: seat.number)
+
+    def brief(self, seat: Seat, actor: Any, caution: Caution) -> Any:
+        """Give a newcomer its role; the reference is ready when it has taken it up."""
+        self._cautions = {**self._cautions, seat: caution}
+        return actor.become.remote(self.number, self._role(seat, False), self._stored_layout)
+
+    def admit(self, seat: Seat, actor: Any) -> None:
+        """A newcomer with a role is one of us from now on."""
+        self.handles[seat] = Handle(actor, self.number)
+        self._heard[seat] = self.runtime.clock.monotonic_ns()
+
+    def release(self, seat: Seat) -> None:
+        """Nothing is expected of this one any more."""
+        del self.handles[seat]
+        self._heard.pop(seat, None)
+        self.statuses.pop(seat, None)
+        self._asking = {reference: asked for reference, asked in self._asking.items() if asked != seat}
+
+    def resize(self, stage: int) -> Any:
+        """Tell the host of a pool who is in it; `resized` has the answer."""
+        workers = self.staff.pools[stage] = [self.handles[seat] for seat in self.pool(stage)]
+        host = self.layout.host_of(self.layout.stage(stage).entry).index
+        if host == DRIVER:
+            return self.part.pools[stage].resize(workers)
+        return self.staff.hosts[host].resize(stage, workers)
+
+    def resized(self, answer: Any) -> int | None:
+        """How many calls are still with those who left the pool; None while there is no answer. Raises Lost."""
+        if isinstance(answer, int):
+            return answer
+        ready, _ = ray.wait([answer], timeout=0)
+        return int(self._get(ready, _ANSWER)[0]) if ready else None
+
     def abandon(self, *, keep: bool) -> None:
         """Stop the driver's part; the others are told to leave."""
         self.runtime.stop.set()

@@ -27,6 +27,7 @@ from .losses import loss_of
 from .marks import HostGuard
 from .outbox import Parcels
 from .part import Part, Staff
+from .pool import PoolLoad
 
 __all__ = ["HostRun", "HostSetup", "Status", "head_nodes"]
 
@@ -60,7 +61,7 @@ class Status:
     queues: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     moved_bytes: int = 0
     copied_bytes: int = 0
-    pools: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    pools: Mapping[int, PoolLoad] = field(default_factory=dict)
     accelerator: Mapping[str, Any] | None = None
     delivered_bytes: int = 0
     resident_bytes: int = 0
@@ -159,7 +160,7 @@ class HostRun:
             queues=self._queues(),
             moved_bytes=sum(b.moved_bytes for b in (*self.part.outboxes.values(), *self.part.feeds.values())),
             copied_bytes=sum(box.copied_bytes for box in self.part.outboxes.values()),
-            pools={index: (pool.size, pool.busy_ns, pool.calls_made) for index, pool in self.part.pools.items()},
+            pools={index: pool.load for index, pool in self.part.pools.items()},
             accelerator=accelerator,
             delivered_bytes=sum(cell.delivered_bytes for cell in hops),
             resident_bytes=resident_bytes(),
@@ -171,9 +172,9 @@ class HostRun:
         waiting = {f"{name} (out)": (box.depth, box.waiting_bytes) for name, box in self.part.outboxes.items()}
         return {**self.local.depths(), **waiting}
 
-    def resize(self, stage: int, workers: Sequence[Any]) -> None:
-        """Use these processes for the pool of a stage."""
-        self.part.pools[stage].resize(workers)
+    def resize(self, stage: int, workers: Sequence[Any]) -> int:
+        """Use these processes for the pool of a stage; how many calls are under way at those who left it."""
+        return self.part.pools[stage].resize(workers)
 
     def close(self) -> None:
         """Abandon whatever is going on."""

@@ -37,12 +37,16 @@ class Host:
 
 @dataclass(eq=False)
 class Layout:
-    """Hosts (the driver first) and how many processes serve each source, pooled stage and divided step."""
+    """Hosts (the driver first) and how many processes serve each source, pooled stage and divided step.
+
+    `most` has the pools that may grow and shrink: from what they have in `pools`, which is also the least, to so many.
+    """
 
     plan: Plan
     hosts: list[Host]
     readers: dict[Node, int] = field(default_factory=dict)
     pools: dict[int, int] = field(default_factory=dict)
+    most: dict[int, int] = field(default_factory=dict)
     parts: dict[Node, int] = field(default_factory=dict)
 
     def host_of(self, node: Node) -> Host:
@@ -79,7 +83,9 @@ def _staff(layout: Layout, stage: Stage, readers: int) -> None:
         layout.readers[entry] = wanted or readers
         stage.workers = 1
     elif _is_pool(stage):
-        layout.pools[stage.index] = stage.workers
+        layout.pools[stage.index] = entry.options.least or stage.workers
+        if entry.options.least is not None:
+            layout.most[stage.index] = stage.workers
         stage.workers = 2 * stage.workers  # calls under way: one worked on and one waiting for each process
     elif isinstance(entry.spec, OperatorSpec) and (wanted or 1) > 1 and entry.spec.partitioned(*entry.in_schemas):
         layout.parts[entry] = wanted or 1

@@ -119,8 +119,8 @@ class Member:
     def ask(self, attempt: int, number: int, times: Mapping[str, int]) -> None:
         self._now(attempt).ask(number, times)
 
-    def resize(self, attempt: int, stage: int, workers: Sequence[Any]) -> None:
-        self._now(attempt).resize(stage, workers)
+    def resize(self, attempt: int, stage: int, workers: Sequence[Any]) -> int:
+        return int(self._now(attempt).resize(stage, workers))
 
     def status(self, attempt: int) -> Status:
         at_work = self._now(attempt)
@@ -148,6 +148,9 @@ class Handle:
 
     def ask(self, number: int, times: Mapping[str, int]) -> Any:
         return self.actor.ask.remote(self.attempt, number, times)
+
+    def resize(self, stage: int, workers: Sequence[Any]) -> Any:
+        return self.actor.resize.remote(self.attempt, stage, workers)
 
 
 @cache

@@ -69,7 +69,7 @@ class Part:
                 self.outboxes[name] = Outbox(budgets[name], clock, self.stop)
         for stage in self.stages:
             if stage.index in layout.pools:
-                self.pools[stage.index] = RemotePool(staff.pools[stage.index], get, clock.monotonic_ns)
+                self.pools[stage.index] = RemotePool(staff.pools[stage.index], get, clock.monotonic_ns, self.stop)
 
     @property
     def stages(self) -> Sequence[Stage]:

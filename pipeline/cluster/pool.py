@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..inbox import Stopped
 from ..ledger import Trace
 from ..reading import Aside, Head, Work
 from .parcels import Elsewhere, packed
 from .pieces import HeadPart
 
-__all__ = ["Computed", "RemotePool"]
+__all__ = ["Computed", "PoolLoad", "RemotePool"]
+
+#: Calls under way at one process: one worked on and one waiting.
+_EACH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,54 +34,102 @@ class Computed:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """How a pool is doing: its processes, calls that wait for one, calls done, and the time that processes had a call."""
+
+    workers: int
+    waiting: int
+    calls_done: int
+    occupied_ns: int
+
+
+@dataclass(eq=False, slots=True)
+class _Desk:
+    worker: Any
+    under_way: int = 0
+
+
 class RemotePool:
     """Processes that all run the same head; the one with the fewest calls under way gets the next."""
 
-    def __init__(self, workers: Sequence[Any], get: Callable[[Any], Any], now: Callable[[], int]) -> None:
-        self._get, self._now = get, now
-        self._changed = threading.Lock()
-        self._workers = list(workers)
-        self._under_way = [0] * len(self._workers)
-        self.busy_ns = 0
-        self.calls_made = 0
+    def __init__(
+        self,
+        workers: Sequence[Any],
+        get: Callable[[Any], Any],
+        now: Callable[[], int],
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._get, self._now, self._stop = get, now, stop or threading.Event()
+        self._changed = threading.Condition()
+        self._desks = [_Desk(worker) for worker in workers]
+        self._leaving: list[_Desk] = []
+        self._waiting = self._calls_done = self._occupied_ns = 0
+        self._counted_at = now()
 
     @property
     def calls(self) -> int:
-        return 2 * len(self._workers)
+        return _EACH * len(self._desks)
 
     @property
-    def size(self) -> int:
-        return len(self._workers)
-
-    def resize(self, workers: Sequence[Any]) -> None:
-        """Use `workers` from the next call on; calls under way end where they are."""
+    def load(self) -> PoolLoad:
+        """How it is doing now."""
         with self._changed:
-            kept = dict(zip(map(id, self._workers), self._under_way, strict=True))
-            self._workers = list(workers)
-            self._under_way = [kept.get(id(worker), 0) for worker in self._workers]
+            self._count()
+            return PoolLoad(len(self._desks), self._waiting, self._calls_done, self._occupied_ns)
+
+    def resize(self, workers: Sequence[Any]) -> int:
+        """Use `workers` from the next call on; how many calls are still under way at others, which they end."""
+        with self._changed:
+            self._count()
+            known = {desk.worker: desk for desk in (*self._leaving, *self._desks)}
+            self._desks = [known.pop(worker, None) or _Desk(worker) for worker in workers]
+            self._leaving = [desk for desk in known.values() if desk.under_way]
+            self._changed.notify_all()
+            return sum(desk.under_way for desk in self._leaving)
+
+    def _count(self) -> None:
+        """Add the time since the last change to what the processes were occupied."""
+        now = self._now()
+        self._occupied_ns += (now - self._counted_at) * sum(desk.under_way > 0 for desk in self._desks)
+        self._counted_at = now
+
+    def _take_desk(self) -> _Desk:
+        """The process with the fewest calls, once there is one with room. Raises Stopped."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while (desk := min(self._desks, key=lambda desk: desk.under_way)).under_way >= _EACH:
+                    if self._stop.is_set():
+                        raise Stopped
+                    self._changed.wait(0.25)
+            finally:
+                self._waiting -= 1
+            self._count()
+            desk.under_way += 1
+            return desk
+
+    def _leave_desk(self, desk: _Desk) -> None:
+        with self._changed:
+            self._count()
+            desk.under_way -= 1
+            self._calls_done += 1
+            self._changed.notify()
 
     def work(self, head: Head, batch: Any, work: Work) -> None:
         """Run `head` on `batch` elsewhere; results and costs are left in `work`."""
+        desk = self._take_desk()
         started = self._now()
-        with self._changed:
-            chosen = min(range(len(self._workers)), key=self._under_way.__getitem__)
-            worker = self._workers[chosen]
-            self._under_way[chosen] += 1
-            self.calls_made += 1
         try:
-            numbers, batches = worker.run(packed(batch)[0])
+            numbers, batches = desk.worker.run(packed(batch)[0])
             computed: Computed = self._get(numbers)
         finally:
-            with self._changed:
-                if worker in self._workers:
-                    self._under_way[self._workers.index(worker)] -= 1
+            self._leave_desk(desk)
         if computed.error is not None:
             raise computed.error
         work.costs = [(head.cells[place], part.rows, part.nbytes, part.spent) for place, part in computed.costs]
         work.asides = [(head.cells[place], aside) for place, aside in computed.asides.items()]
         ended = self._now()
-        with self._changed:
-            self.busy_ns += sum(part.spent for _, part in computed.costs)
         trace: Trace = (work.trace, head.cells[-1].index, started, ended, 0, "")
         if computed.sizes:
             rows = sum(size[0] for size in computed.sizes)

@@ -34,6 +34,7 @@ from .hostrun import Status
 from .layout import lay_out
 from .losses import Lost
 from .members import Crew
+from .scaling import Scaling
 from .staffing import budgets_of, default_readers, seats, sources_of
 
 __all__ = ["ClusterRun"]
@@ -78,6 +79,7 @@ class ClusterRun:
         self.crew = Crew(seats(self.layout, self.cluster), self.layout)
         self.totals = _Totals()
         self.suspicion = Suspicion(ray.get_runtime_context().get_job_id())
+        self.scaling = Scaling(self.layout, self.crew, self.suspicion, self.clock)
         self.saving: Checkpointing | None = None
         self.attempt: Attempt | None = None
         self.watch: Watch | None = None
@@ -128,6 +130,7 @@ class ClusterRun:
         elif self.resumption is not None and self.saving is not None:
             self.resumption.attach(self.saving, attempt.runtime)
         attempt.open(self.saving)
+        self.scaling.begin(attempt)
         if number == 1:
             self.started = self.clock.monotonic_ns()
             self.setup_ns = self.started - self._begun
@@ -145,6 +148,7 @@ class ClusterRun:
         while not attempt.finished:
             attempt.local.join(0.04)
             attempt.look()
+            self.scaling.look(attempt)
             watch.look()
             if self.saving is not None:
                 rows = sum(counters.rows_in for counters in attempt.runtime.counters(SourceSpec))
@@ -184,6 +188,7 @@ class ClusterRun:
             firsts = [cell.first_at for cell in self.attempt.runtime.sinks() if cell.first_at]
             self.first_at = self.first_at or min(firsts, default=0)
             self.attempt.abandon(keep=self.saving is not None and self.saving.can_resume)
+        self.scaling.leave()
         gone = self.crew.muster()
         who = [f"{describe(self.layout, seat)}, pid {pid} on node {node[:8]}" for seat, (pid, node) in gone.items()]
         told = f"lost {'; '.join(who)}" if who else str(lost)
@@ -236,6 +241,7 @@ class ClusterRun:
                 "moved_bytes": self.totals.moved_bytes,
                 "copied_bytes": self.totals.copied_bytes,
                 "edge_credit_bytes": min(self.budgets.values(), default=0),
+                "scaling": self.scaling.report(self.started),
             }
         return {}
 

@@ -102,7 +102,7 @@ def test_explain_names_steps_threads_memory_and_copies() -> None:
 
 @pytest.mark.parametrize("wrong", [(0, 4), (5, 4), (1, 2, 3), (1, "many")])
 def test_a_number_of_processes_between_two_others_is_checked(wrong: Any) -> None:
-    with pytest.raises(GraphError, match="parallelism.*test_graph.py"):
+    with pytest.raises(GraphError, match=r"parallelism.*test_graph.py"):
         source(TABLE, 10).map(identity, parallelism=wrong)
 
 

@@ -1,0 +1,70 @@
+"""Steps get more processes while they are the bottleneck and give them up again, and the rows do not change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from penstock import Report, read, sinks
+from penstock.sources import Rows
+from ray_runs import connection, facts
+from streams import identity, recording
+
+pytestmark = pytest.mark.ray
+
+ROWS, BLOCK = 8000, 10
+TABLE = recording(5, ROWS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def connected(cluster: Any) -> Iterator[Any]:
+    with connection(cluster.address, __name__) as ray:
+        yield ray
+
+
+def serve(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """What stands for a decoder: a service time, during which no core is needed. Nothing is asserted about time."""
+    time.sleep(0.02 if batch.num_rows else 0)
+    return batch
+
+
+def serve_until_killed(once: Path) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """Like `serve`, and its process dies once, when most rows are through."""
+
+    def step(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if batch.num_rows and batch.column("seq")[0].as_py() > 0.8 * ROWS and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return serve(batch)
+
+    return step
+
+
+def run(step: Callable[[pa.RecordBatch], pa.RecordBatch], out: Path, **options: Any) -> Report:
+    slow = read(Rows(TABLE, BLOCK)).map(step, parallelism=(1, 4), name="serve")
+    return slow.map(identity).write(sinks.Parquet(out)).run(**options)
+
+
+def test_a_bottleneck_gets_processes_and_the_rows_are_those_of_one(tmp_path: Path) -> None:
+    report = run(serve, tmp_path / "ray", runner="ray")
+    assert facts(report) == facts(run(identity, tmp_path / "inline", runner="inline"))
+    decisions = report["cluster"]["scaling"]
+    assert decisions[0]["step"] == "serve" and (decisions[0]["before"], decisions[0]["after"]) == (1, 2)
+    assert "occupied" in decisions[0]["why"]
+    assert all(1 <= decision["after"] <= 4 for decision in decisions)
+    assert report["cluster"]["restarts"] == 0
+
+
+def test_a_loss_while_scaling_costs_no_row(tmp_path: Path) -> None:
+    step = serve_until_killed(tmp_path / "once")
+    report = run(step, tmp_path / "ray", runner="ray", checkpoint=tmp_path / "checkpoints", checkpoint_every="1s")
+    assert facts(report) == facts(run(identity, tmp_path / "inline", runner="inline"))
+    assert report["cluster"]["restarts"] == 1
+    assert report["cluster"]["scaling"]
+    assert (tmp_path / "once").exists()
