@@ -67,8 +67,8 @@ ROW_STEPS: dict[str, Any] = {
 }
 
 
-def pipelines(make: Any, plan: Sequence[str], ending: str) -> Stream:
-    """A stream from a drawn description: row steps on the first source, then an ending."""
+def pipelines(make: Any, plan: Sequence[str], ending: str, parts: int | None = None) -> Stream:
+    """A stream from a drawn description: row steps on the first source, then an ending; keyed ones divided into `parts`."""
     stream: Stream = make(0)
     for word in plan:
         stream = ROW_STEPS[word](stream)
@@ -82,9 +82,15 @@ def pipelines(make: Any, plan: Sequence[str], ending: str) -> Stream:
         whole = make(0)
         return whole.filter(affordable, inputs=["price"]).sync(whole.map(identity), tolerance="1ms")
     if ending == "window":
-        return stream.key_by("symbol").window(ops.Tumbling("10ms"), n=agg.count(), total=agg.sum("price"))
+        return stream.key_by("symbol", parallelism=parts).window(
+            ops.Tumbling("10ms"), n=agg.count(), total=agg.sum("price")
+        )
     if ending == "sliding":
-        return stream.key_by("symbol").window(ops.Sliding("10ms", every="5ms"), mean=agg.mean("price")).batch(5)
+        return (
+            stream.key_by("symbol", parallelism=parts)
+            .window(ops.Sliding("10ms", every="5ms"), mean=agg.mean("price"))
+            .batch(5)
+        )
     if ending == "session":
         return stream.window(ops.Session(gap="3ms"), low=agg.min("price"), last=agg.last("size"))
     return stream

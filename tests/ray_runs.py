@@ -1,0 +1,54 @@
+"""Runs on a cluster beside runs in this process, and what their reports must have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from penstock import Report
+
+__all__ = ["connection", "facts", "run_processes"]
+
+
+@contextmanager
+def connection(address: str, *modules: str) -> Iterator[Any]:
+    """Ray, connected to `address` for as long as the block lasts; functions of `modules` travel with the pipelines.
+
+    The processes of the cluster cannot import test modules.
+    """
+    import ray
+    from ray import cloudpickle
+
+    travelling = [sys.modules[name] for name in (*modules, "streams", __name__) if name in sys.modules]
+    for module in travelling:
+        cloudpickle.register_pickle_by_value(module)
+    ray.init(address=address, log_to_driver=False)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+        for module in travelling:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def facts(report: Report, *, but: Sequence[str] = ()) -> dict[str, Any]:
+    """What a report says that may not depend on the runner: rows, digests, and everything set aside; steps without `but`."""
+    stages = report["stages"]
+    return {
+        "rows": {step: (stage["rows_in"], stage["rows_out"]) for step, stage in stages.items() if step not in but},
+        "late": {step: stage["late_rows"] for step, stage in stages.items()},
+        "quarantined": {step: stage["quarantined"] for step, stage in stages.items()},
+        "quarantine": report["quarantine"],
+        "dropped": report["dropped"],
+        "noted": report["noted"],
+        "sinks": {step: (sink["rows"], sink["digest"]) for step, sink in report["sinks"].items()},
+    }
+
+
+def run_processes() -> list[str]:
+    """The processes of runs that the cluster has at work or waiting, by state."""
+    from ray.util.state import list_actors
+
+    return [actor.state for actor in list_actors(filters=[("state", "!=", "DEAD")], timeout=30)]
