@@ -24,7 +24,8 @@ KEYS: Mapping[str, str] = {
     "setup_s": "opening sources, sinks and models, calibration included",
     "first_batch_s": "from the first read to the first batch at a sink; null if none came",
     "stages": "by step id: kind, rows_in/out, batches_in/out, bytes_in/out, bytes_copied, busy_s, wait_input_s, "
-    "wait_output_s, late_rows, quarantined, dropped (rows by reason)",
+    "wait_output_s, late_rows, quarantined, dropped (rows by reason); on Ray also queue_peak_items, queue_peak_bytes and "
+    "restarts (how often one of its processes was lost)",
     "sinks": "by step id: target, rows, bytes, digest (of the rows in order, whatever their batches; null for a loop)",
     "quarantined": "records put aside",
     "quarantine": "the first of them: step, place, operation, error, seq",
@@ -41,7 +42,7 @@ KEYS: Mapping[str, str] = {
     "asking for the barriers to stored), storing_s",
     "cluster": "null unless run on Ray: nodes, processes, restarts, losses, spilled_bytes, moved_bytes and copied_bytes "
     "(payload put into the object store, and copied before that), edge_credit_bytes, scaling (time_s, step, before, after "
-    "and why, for each change of a number of processes)",
+    "and why, for each change of a number of processes), run (as metrics are labelled)",
     "stalls": "what was named when nothing moved for a while",
 }
 

@@ -82,5 +82,7 @@ def _report(current: Any, outcome: str, error: str | None, elapsed: int, about: 
         report.data["copies_per_delivered_byte"] = round(copied / delivered, 4)
     report.data["accelerator"] = dict(hops[0].accelerator) if hops else None
     report.data["first_batch_s"] = round((current.first_at - current.started) / 1e9, 6) if current.first_at else None
+    for step, more in current.metrics.stages().items():
+        report["stages"][step].update(more)
     report.data["cluster"] = about
     return report

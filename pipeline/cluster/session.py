@@ -34,6 +34,7 @@ from .hostrun import Status
 from .layout import lay_out
 from .losses import Lost
 from .members import Crew
+from .metrics import RunMetrics, run_name
 from .scaling import Scaling
 from .staffing import budgets_of, default_readers, seats, sources_of
 
@@ -80,6 +81,7 @@ class ClusterRun:
         self.totals = _Totals()
         self.suspicion = Suspicion(ray.get_runtime_context().get_job_id())
         self.scaling = Scaling(self.layout, self.crew, self.suspicion, self.clock)
+        self.metrics = RunMetrics(self.layout, self.clock, run_name())
         self.saving: Checkpointing | None = None
         self.attempt: Attempt | None = None
         self.watch: Watch | None = None
@@ -149,6 +151,7 @@ class ClusterRun:
             attempt.local.join(0.04)
             attempt.look()
             self.scaling.look(attempt)
+            self.metrics.look(attempt, self.saving)
             watch.look()
             if self.saving is not None:
                 rows = sum(counters.rows_in for counters in attempt.runtime.counters(SourceSpec))
@@ -194,6 +197,7 @@ class ClusterRun:
         told = f"lost {'; '.join(who)}" if who else str(lost)
         log.warning("%s", told)
         self.totals.losses.append(told)
+        self.metrics.lost(gone)
         learned = self.suspicion.learn(gone)
         self.quarantine.rewind()
         return ({} if self.saving is None else self.saving.rewind()), learned
@@ -222,6 +226,8 @@ class ClusterRun:
             elif attempt is not None:
                 attempt.abandon(keep=saving is not None and saving.can_resume)
         finally:
+            if attempt is not None:
+                self.metrics.look(attempt, saving, last=True)
             self.crew.dismiss()
             self.suspicion.forget()
             if not commit and self.resumption is not None:
@@ -242,6 +248,7 @@ class ClusterRun:
                 "copied_bytes": self.totals.copied_bytes,
                 "edge_credit_bytes": min(self.budgets.values(), default=0),
                 "scaling": self.scaling.report(self.started),
+                "run": self.metrics.run,
             }
         return {}
 
