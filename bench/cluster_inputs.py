@@ -69,7 +69,7 @@ def tick_works(scratch: Path, ticks: int) -> list[Work]:
         (folder / "all.ndjson").write_text("".join(lines))
         bounds = [count * part // FILES for part in range(FILES + 1)]
         for part in range(FILES):
-            (folder / f"part{part:02}.ndjson").write_text("".join(lines[bounds[part] : bounds[part + 1]]))
+            (folder / f"part{part:02}.jsonl").write_text("".join(lines[bounds[part] : bounds[part + 1]]))
         given.append(str(folder))
     long, short = given
     return [
