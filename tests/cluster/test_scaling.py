@@ -12,6 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from penstock import Report, read, sinks
+from penstock.pipeline.cluster import scaling
+from penstock.pipeline.cluster.autoscale import Decision, Observation, Scaler
+from penstock.pipeline.cluster.members import Crew
+from penstock.pipeline.cluster.staffing import Seat
 from penstock.sources import Rows
 from ray_runs import connection, facts
 from streams import identity, recording
@@ -20,6 +24,8 @@ pytestmark = pytest.mark.ray
 
 ROWS, BLOCK = 8000, 10
 TABLE = recording(5, ROWS)
+#: One that reads and one that serves; the order and the file are the driver's.
+PROCESSES = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,3 +74,58 @@ def test_a_loss_while_scaling_costs_no_row(tmp_path: Path) -> None:
     assert report["cluster"]["restarts"] == 1
     assert report["cluster"]["scaling"]
     assert (tmp_path / "once").exists()
+
+
+def serve_when_told(*marks: tuple[float, Path]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """From each part of the rows on, a call takes until the file is there."""
+
+    def step(batch: pa.RecordBatch) -> pa.RecordBatch:
+        for part, told in marks:
+            if batch.num_rows and batch.column("seq")[0].as_py() > part * ROWS:
+                wait_for(told)
+        return batch
+
+    def wait_for(told: Path) -> None:
+        for _ in range(2400):
+            if told.exists():
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"never heard of {told.name}")
+
+    return step
+
+
+def test_those_who_leave_end_their_calls_and_then_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resized, gone = tmp_path / "resized", tmp_path / "gone"
+    sizes: list[int] = [1, 3, 1, 2]
+    removed: list[int] = []
+
+    class Script(Scaler):
+        """One size after the other, each as soon as the one before is reached."""
+
+        done = 0
+
+        def decide(self, seen: Observation) -> Decision | None:
+            if seen.workers != sizes[self.done]:
+                return None
+            if self.done == len(sizes) - 1:
+                resized.touch()
+                return None
+            self.done += 1
+            return Decision(seen.time_ns, seen.workers, sizes[self.done], "the script says so")
+
+    def remove(crew: Crew, seat: Seat) -> None:
+        assert resized.exists(), "a process with calls under way was ended"
+        removed.append(seat.number)
+        if len(removed) == 2:
+            gone.touch()
+        original(crew, seat)
+
+    original = Crew.remove
+    monkeypatch.setattr(scaling, "Scaler", Script)
+    monkeypatch.setattr(Crew, "remove", remove)
+    report = run(serve_when_told((0.5, resized), (0.9, gone)), tmp_path / "ray", runner="ray", parallelism=1)
+    assert facts(report) == facts(run(identity, tmp_path / "inline", runner="inline"))
+    assert [(d["before"], d["after"]) for d in report["cluster"]["scaling"]] == [(1, 3), (3, 1), (1, 2)]
+    assert sorted(removed) == [1, 2]
+    assert (report["cluster"]["restarts"], report["cluster"]["processes"]) == (0, PROCESSES + 1)
