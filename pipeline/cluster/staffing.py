@@ -111,12 +111,13 @@ def budgets_of(layout: Layout, cluster: Cluster, options: RunOptions) -> dict[st
     readers = {node.id: count for node, count in layout.readers.items()}
     pools = sum(2 * count for count in (*{**layout.pools, **layout.most}.values(), *layout.parts.values()))
     ends = len(names) + sum(readers.values()) + pools
-    each = min(options.edge_budget, int(_STORE_SHARE * cluster.store_bytes / max(1, ends)))
-    if each < _LEAST_CREDIT:
+    share = int(_STORE_SHARE * cluster.store_bytes / max(1, ends))
+    if share < _LEAST_CREDIT:
         raise PlanError(
             f"{ends} edges between processes share {readable_bytes(_STORE_SHARE * cluster.store_bytes)} of object store, "
-            f"{readable_bytes(each)} each; use fewer readers, or nodes with a larger object store"
+            f"{readable_bytes(share)} each; use fewer readers, or nodes with a larger object store"
         )
+    each = min(options.edge_budget, share)
     return {**dict.fromkeys(names, each), **dict.fromkeys(readers, each)}
 
 
