@@ -19,6 +19,7 @@ from .functions import FilterRows, FlatMap, MapBatch, MapColumns, View
 from .graph import MAIN, Port, Step, StepOptions
 from .hop import Infer, Prefetch
 from .operator import OperatorSpec
+from .parallelism import Parallelism, between, demanded, positive
 from .registry import supplied
 from .schema import check_event_schema, describe
 from .sink import SinkSpec
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from ._torch_dataset import TorchDataset
     from .flow import Flow
 
-__all__ = ["Parallelism", "Stream", "read"]
-
-#: How often a step may be at work at once: a number, or the least and the most.
-Parallelism = int | tuple[int, int]
+__all__ = ["Stream", "read"]
 
 
 def read(
@@ -63,7 +61,7 @@ def read(
     if problem := check_event_schema(schema):
         raise GraphError(f"the source's {problem}", stage="read", where=str(site), got=describe(schema))
     late = None if lateness is None else nanoseconds(lateness)
-    options = StepOptions(name, _positive(parallelism, "parallelism"), late, _resources(resources))
+    options = StepOptions(name, positive(parallelism, "parallelism"), late, demanded(resources))
     return Stream(Port(Step("read", source, (), schema, site, options)))
 
 
@@ -122,17 +120,10 @@ class Stream:
             raise _located(error, name or spec.kind, site) from error
         if problem := check_event_schema(schema):
             raise GraphError(problem, stage=name or spec.kind, where=str(site), got=describe(schema))
-        least, many = _between(parallelism)
-        if least is not None and not spec.stateless:
-            raise GraphError(
-                "parallelism between two numbers is for steps without state; give one number",
-                stage=name or spec.kind,
-                where=str(site),
-                got=parallelism,
-            )
+        least, many = between(parallelism, stateless=spec.stateless)
         if many is None and self._split_by_key and spec.partitioned(*[port.schema for port in ports]) is not None:
             many = self._split_by_key
-        step = Step(spec.kind, spec, ports, schema, site, StepOptions(name, many, None, _resources(resources), least))
+        step = Step(spec.kind, spec, ports, schema, site, StepOptions(name, many, None, demanded(resources), least))
         return Stream(Port(step), tuple(key for key in self.keys if key in schema.names), self._split_by_key)
 
     def map(
@@ -203,7 +194,7 @@ class Stream:
                     expected=self.schema.names,
                     got=column,
                 )
-        return Stream(self._port, tuple(columns), _positive(parallelism, "parallelism"))
+        return Stream(self._port, tuple(columns), positive(parallelism, "parallelism"))
 
     def watermark(self, lateness: Duration, *, name: str | None = None) -> Stream:
         """Say how far out of order rows may come; later ones leave and are on ``.late``.
@@ -375,32 +366,6 @@ def _located(error: Exception, stage: str | None, site: Any) -> GraphError:
         return error
     message = error.args[0] if isinstance(error, GraphError) else f"{error}"
     return GraphError(str(message), stage=stage, where=str(site))
-
-
-def _positive(value: int | None, name: str) -> int | None:
-    if value is not None and value < 1:
-        raise GraphError(f"{name} must be at least 1", where=str(calling_site()), got=value)
-    return value
-
-
-def _between(parallelism: Parallelism | None) -> tuple[int | None, int | None]:
-    """The least, if it is not the most too, and the most."""
-    if not isinstance(parallelism, tuple):
-        return None, _positive(parallelism, "parallelism")
-    if len(parallelism) != 2 or not all(isinstance(number, int) for number in parallelism):
-        raise GraphError("parallelism is a number or (least, most)", where=str(calling_site()), got=parallelism)
-    least, most = parallelism
-    _positive(least, "parallelism")
-    if least > most:
-        raise GraphError("parallelism: the least is above the most", where=str(calling_site()), got=parallelism)
-    return (least if least < most else None), most
-
-
-def _resources(resources: Mapping[str, float] | None) -> Mapping[str, float] | None:
-    for name, amount in (resources or {}).items():
-        if not isinstance(amount, (int, float)) or amount < 0:
-            raise GraphError(f"resources: {name!r} must be a number, 0 or more", where=str(calling_site()), got=amount)
-    return dict(resources) if resources else None
 
 
 def _batch_rows(port: Port) -> int | None:

@@ -83,7 +83,7 @@ class RemotePool:
         with self._changed:
             self._count()
             known = {desk.worker: desk for desk in (*self._leaving, *self._desks)}
-            self._desks = [known.pop(worker, None) or _Desk(worker) for worker in workers]
+            self._desks = [known.pop(worker) if worker in known else _Desk(worker) for worker in workers]
             self._leaving = [desk for desk in known.values() if desk.under_way]
             self._changed.notify_all()
             return sum(desk.under_way for desk in self._leaving)
