@@ -7,6 +7,7 @@ be, so its decoding is tried once more as a whole (a death may have had another 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import pyarrow as pa
 from ..cells import Cell
 from ..clock import RealClock
 from ..context import BadRecord
+from ..errors import RunError
 from ..reading import Aside, Given, Head, Work
 from ..source import Position, Split
 from .parcels import packed
@@ -49,33 +51,30 @@ def living_rows(cells: Sequence[Cell], batch: pa.RecordBatch) -> tuple[pa.Record
 
 def _living_rows(cells: Sequence[Cell], batch: pa.RecordBatch, deaths: list[int]) -> pa.RecordBatch:
     """The rows of `batch` that do not kill a child; the numbers of those that do are added to `deaths`."""
-    begin = 0
-    while begin < batch.num_rows:
-        reached = _try_rows(cells, batch, begin, _STEP)
-        if reached < batch.num_rows:
-            low = reached
-            high = min(batch.num_rows, low + _STEP)
-            while low < high:
-                low = _try_rows(cells, batch.slice(0, high), low, 1)
-                if low < high:
-                    deaths.append(low)
-                    low += 1
-            reached = high
-        begin = reached
+    rows = batch.num_rows
+    begin, one_by_one_until = 0, 0
+    while begin < rows:
+        single = begin < one_by_one_until
+        end = one_by_one_until if single else rows
+        reached = _try_rows(cells, batch.slice(0, end), begin, 1 if single else _STEP)
+        if reached >= end:
+            begin = end
+        elif single:
+            deaths.append(reached)
+            begin, one_by_one_until = reached + 1, 0
+        else:
+            begin, one_by_one_until = reached, min(rows, reached + _STEP)
     if not deaths:
         return batch
     gone = set(deaths)
-    return batch.take(pa.array([row for row in range(batch.num_rows) if row not in gone], pa.int64()))
+    return batch.take(pa.array([row for row in range(rows) if row not in gone], pa.int64()))
 
 
 def _try_rows(cells: Sequence[Cell], batch: pa.RecordBatch, begin: int, step: int) -> int:
     """Have a child run the steps over rows from `begin`, `step` at a time; the first row it was not through with."""
     nodes = [cell.node for cell in cells]
-    task = ("rows", nodes, packed(batch)[0], begin, step)
-    reached = begin
-    for line in _child_lines(task):
-        reached = int(line)
-    return reached
+    lines = _child_lines(("rows", nodes, packed(batch)[0], begin, step))
+    return int(lines[-1]) if lines else begin
 
 
 def _row_record(cell: Cell, batch: pa.RecordBatch, row: int) -> BadRecord:
@@ -87,7 +86,7 @@ def _row_record(cell: Cell, batch: pa.RecordBatch, row: int) -> BadRecord:
     return BadRecord(
         f"row seq={seq} in front of {cell.node.id}",
         cell.node.id,
-        "kills its process",
+        "ends its process",
         sink.getvalue().to_pybytes(),
         seq,
     )
@@ -125,13 +124,24 @@ def decode_apart(reading: SplitReading, split: Split, position: Position | None,
     )  # fmt: skip
 
 
-def _child_lines(task: Any) -> list[str]:
-    """Lines that a child wrote before it ended, however it ended."""
+def _child_lines(task: tuple[Any, ...]) -> list[str]:
+    """Lines that a child wrote before it ended, however it ended. Raises RunError if it could not begin."""
     from ray import cloudpickle
 
     command = [sys.executable, "-c", "from penstock.pipeline.cluster.apart import child; child()"]
-    ended = subprocess.run(command, input=cloudpickle.dumps(task), stdout=subprocess.PIPE, check=False)
-    return ended.stdout.decode().split()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run(
+        command,
+        input=cloudpickle.dumps(task),
+        capture_output=True,
+        env=environment,
+        check=False,
+    )
+    ready, *lines = ended.stdout.decode().split() or [""]
+    if ready != "ready":
+        said = ended.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {ended.returncode}"]
+        raise RunError(f"the child process that tries suspicious records could not begin: {said[-1]}")
+    return lines
 
 
 def child() -> None:
@@ -139,7 +149,8 @@ def child() -> None:
     import pickle
 
     what, *arguments = pickle.load(sys.stdin.buffer)
-    say: Callable[[str], None] = lambda text: print(text, flush=True)  # noqa: E731
+    say: Callable[[str], None] = lambda text: print(text, file=sys.__stdout__, flush=True)  # noqa: E731
+    sys.stdout = sys.stderr  # what the user's functions print is not ours to read
     if what == "block":
         _decode_block(say, *arguments)
     else:
@@ -150,6 +161,7 @@ def _decode_block(say: Callable[[str], None], spec: Any, split: Split, position:
     from ..context import Context
 
     reader = spec.open(Context("apart"), split, position)
+    say("ready")
     block = next(iter(reader.blocks()))
     reader.decode(block)
     say("done")
@@ -166,6 +178,7 @@ def _run_rows(say: Callable[[str], None], nodes: Sequence[Any], parcel: Any, beg
         cells.append(Cell(0, node, node.spec.open(context, *node.in_schemas), context))
     head = Head(cells)
     clock = RealClock().monotonic_ns
+    say("ready")
     for row in range(begin, batch.num_rows, step):
         head.run(Work(), [batch.slice(row, step)], None, clock)
         say(str(min(row + step, batch.num_rows)))
