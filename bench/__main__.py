@@ -1,6 +1,7 @@
 """``python -m bench [CASE ...] [--repeats N] [--quick] [--out FOLDER]``, from the repository root.
 
-Cases: frames, ticks, events, overhead, starvation, memory (default: all). Inputs are the real recordings of
+Cases: frames, ticks, events, overhead, starvation, memory (default: these), and on Ray: ray-data, ray-overhead, ray-scaling,
+ray-latency, which start Rays of their own and want the machine to themselves. Inputs are the real recordings of
 ``$PENSTOCK_DATA`` (or ``../shared/data``) repeated to a useful length, or generated ones where there are none.
 """
 
@@ -15,32 +16,41 @@ from pathlib import Path
 from .harness import Case, measure, table, write
 
 CASES = ("frames", "ticks", "events", "overhead", "starvation", "memory")
+#: Cases by the module that has them.
+RAY_CASES = {
+    "ray-data": "cluster_data",
+    "ray-overhead": "cluster_overhead",
+    "ray-scaling": "cluster_scaling",
+    "ray-latency": "cluster_latency",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print tables, write results. Returns 1 if a Penstock side could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"any of {', '.join(CASES)} (default: all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"any of {', '.join([*CASES, *RAY_CASES])}")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats that count (default 5)")
     parser.add_argument("--quick", action="store_true", help="small inputs: does it run; not for quoting")
     parser.add_argument(
         "--out", type=Path, default=Path("bench/results"), help="where results go (default bench/results)"
     )
-    parser.add_argument("--only", default="", help="only contenders whose name holds this text, and Penstock")
+    parser.add_argument(
+        "--only", default="", help="only contenders whose name holds this text, and Penstock where there are rates"
+    )
     chosen = parser.parse_args(arguments)
-    if unknown := [case for case in chosen.cases if case not in CASES]:
-        parser.error(f"no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    if unknown := [case for case in chosen.cases if case not in (*CASES, *RAY_CASES)]:
+        parser.error(f"no case {unknown[0]!r}; there are {', '.join([*CASES, *RAY_CASES])}")
     if chosen.repeats < 1:
         parser.error("--repeats must be at least 1")
     complete = True
     for name in chosen.cases or CASES:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
-            module = importlib.import_module(f"{__package__}.{name}")
+            module = importlib.import_module(f"{__package__}.{RAY_CASES.get(name, name)}")
             case: Case = module.case(Path(scratch), quick=chosen.quick)
             if chosen.only:
                 case = Case(
                     case.name, case.title, case.unit, case.rules,
-                    [c for c in case.contenders if c.ours or chosen.only.lower() in c.name.lower()],
+                    [c for c in case.contenders if (c.ours and case.rates) or chosen.only.lower() in c.name.lower()],
                     case.close,
                 )  # fmt: skip
             outcomes = measure(case, chosen.repeats, say=_progress)

@@ -59,7 +59,7 @@ def case(scratch: Path, *, quick: bool) -> Case:
             return work.rows
 
         contenders.append(
-            Contender(work.name, run, ours=True, needs=("ray", "pandas", "torch"), values=lambda v=last: v)
+            Contender(work.name, run, ours=True, needs=("ray", "pandas", "torch"), values=lambda v=last: dict(v))
         )
     return Case("ray-data", "Against Ray Data on one node", "row", _RULES, contenders, rates=False)
 

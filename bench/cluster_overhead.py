@@ -21,12 +21,12 @@ UNDER_WAY = 2
 _EDGE_BYTES = 8 << 20
 
 _RULES = (
-    "Batches of one size from an actor to another, which reads a value of every page, on a Ray of one node; the "
-    "processes are up and have exchanged a few batches. 'raw' gets what an actor's method returns, "
-    f"{UNDER_WAY} calls under way; 'raw put/get' calls a method that puts the batch and returns the reference. 'edge' is "
-    f"what runs between two hosts of a flow: an outbox of {_EDGE_BYTES >> 20} MiB (the default) and the thread that pulls from it, "
-    "with as many calls under way and up to half of that budget a call. overhead is the time over that of 'raw', minus one, "
-    "in percent, in the same repeat; below zero where several batches travel in one call. us is microseconds a batch."
+    "Batches of one size from an actor to another, which reads a value of every page, on a Ray of one node; the processes "
+    f"are up and have exchanged a few batches. 'raw' gets what an actor's method returns, {UNDER_WAY} calls under way; 'raw "
+    "put/get' calls a method that puts the batch and returns the reference. 'edge' is what runs between two hosts of a "
+    f"flow: an outbox of {_EDGE_BYTES >> 20} MiB (the default) and the thread that pulls from it, with as many calls under "
+    "way and up to half of that budget a call. overhead is the time over that of 'raw', minus one, in percent, in the same "
+    "repeat; below zero where several batches travel in one call. us is microseconds a batch."
 )
 
 
@@ -41,7 +41,7 @@ def case(scratch: Path, *, quick: bool) -> Case:
             last.update(in_child(compare, size, max(8, megabytes // size)))
             return 1
 
-        contenders.append(Contender(f"{size} MB", run, ours=True, needs=("ray",), values=lambda v=last: v))
+        contenders.append(Contender(f"{size} MB", run, ours=True, needs=("ray",), values=lambda v=last: dict(v)))
     return Case("ray-overhead", "Batches between two processes", "batch", _RULES, contenders, rates=False)
 
 
