@@ -1,8 +1,9 @@
 """What a run on Ray tells Prometheus, under names that stay.
 
 The driver feeds Ray's metrics about once a second; Ray sends them every ten seconds (``RAY_metrics_report_interval_ms``)
-to the agent of the driver's node, whose endpoint (``MetricsExportPort`` in ``ray.nodes()``) Prometheus reads. Ray puts
-``ray_`` before each name. Names, help and labels are in `METRICS` and `LABELS`; the same counts are in the run report::
+and when the driver ends to the agent of the driver's node, whose endpoint (``MetricsExportPort`` in ``ray.nodes()``)
+Prometheus reads. Ray puts ``ray_`` before each name. Names, help and labels are in `METRICS` and
+`LABELS`; the same counts are in the run report::
 
     metric                              labels              the report's key
     penstock_rows_total                 run, step           stages.STEP.rows_in

@@ -72,6 +72,7 @@ def test_a_loss_while_scaling_costs_no_row(tmp_path: Path) -> None:
     report = run(step, tmp_path / "ray", runner="ray", checkpoint=tmp_path / "checkpoints", checkpoint_every="1s")
     assert facts(report) == facts(run(identity, tmp_path / "inline", runner="inline"))
     assert report["cluster"]["restarts"] == 1
+    assert [step for step, stage in report["stages"].items() if stage["restarts"]][:1] == ["serve"]
     assert report["cluster"]["scaling"]
     assert (tmp_path / "once").exists()
 
