@@ -30,6 +30,7 @@ NO_TIME = -(1 << 63)
 #: What `snapshot` returns: nested dicts and lists of str, int, float, bool, None, bytes, numpy arrays and Arrow data.
 State = Mapping[str, Any]
 
+
 class OperatorSpec(ABC):
     """What a step does. Subclasses are frozen dataclasses; every field must pickle.
 

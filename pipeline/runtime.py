@@ -197,8 +197,8 @@ class Runtime:
                 self._open_prefetch(index, node, context)
             elif isinstance(spec, Infer):
                 ring, executor = self.rings[node.inputs[0].node], self.executors[node]
-                operator = InferOperator(spec, executor, ring, context, node.schema)
-                self.cells[node] = InferCell(index, node, operator, context, self.ledger)
+                inferring = InferOperator(spec, executor, ring, context, node.schema)
+                self.cells[node] = InferCell(index, node, inferring, context, self.ledger)
             else:
                 operator = self.remote.operator(node, context) if self.remote is not None else None
                 operator = operator or spec.open(context, *node.in_schemas)

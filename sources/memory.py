@@ -71,7 +71,7 @@ class Rows(SourceSpec):
     @property
     def splits_wanted(self) -> int:
         """A split a batch, up to a thousand."""
-        rows = sum(batch.num_rows for batch in self._batches())
+        rows = sum(int(batch.num_rows) for batch in self._batches())
         return min(1000, -(-rows // self.rows_per_batch))
 
     def _batches(self) -> Sequence[pa.RecordBatch]:

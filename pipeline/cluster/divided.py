@@ -64,7 +64,7 @@ class DividedOperator(Operator):
 
     def _ask(self, what: str, payloads: Sequence[Any]) -> list[Emitted]:
         """Call every part that has a payload, all at once; an empty answer stands for the others."""
-        references = []
+        references: list[Any] = []
         for place, payload in enumerate(payloads):
             if payload is None:
                 references.append(None)

@@ -158,7 +158,8 @@ class HostRun:
             error=self.local.error,
             ended=ended,
             queues=self._queues(),
-            moved_bytes=sum(b.moved_bytes for b in (*self.part.outboxes.values(), *self.part.feeds.values())),
+            moved_bytes=sum(box.moved_bytes for box in self.part.outboxes.values())
+            + sum(feed.moved_bytes for feed in self.part.feeds.values()),
             copied_bytes=sum(box.copied_bytes for box in self.part.outboxes.values()),
             pools={index: pool.load for index, pool in self.part.pools.items()},
             accelerator=accelerator,

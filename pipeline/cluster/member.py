@@ -161,7 +161,9 @@ def _actor() -> Any:
         methods[method] = ray.method(concurrency_group="control")(getattr(Member, method))
     methods["assign"] = ray.method(concurrency_group="order")(Member.assign)
     groups = {"control": 4, "order": 1}
-    return ray.remote(concurrency_groups=groups, max_concurrency=_CALLS)(type("Penstock", (Member,), methods))
+    options: dict[str, Any] = {"concurrency_groups": groups, "max_concurrency": _CALLS}
+    remote: Any = ray.remote
+    return remote(**options)(type("Penstock", (Member,), methods))
 
 
 def create(**options: Any) -> Any:

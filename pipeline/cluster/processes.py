@@ -71,7 +71,7 @@ def kill(pid: int) -> None:
 
 
 def _is_raylet(process: Any) -> bool:
-    return _said(process, "name") == "raylet"
+    return bool(_said(process, "name") == "raylet")
 
 
 def _is_job(process: Any) -> bool:
