@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except KeyboardInterrupt:
-        print("penstock: stopped; nothing unfinished was left under a final name", file=sys.stderr)
+        again = "; go on with --resume" if getattr(options, "checkpoint", None) else ""
+        print(f"penstock: stopped; nothing unfinished was left under a final name{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
