@@ -11,6 +11,7 @@ import argparse
 import importlib
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from .harness import Case, measure, table, write
@@ -48,11 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
             module = importlib.import_module(f"{__package__}.{RAY_CASES.get(name, name)}")
             case: Case = module.case(Path(scratch), quick=chosen.quick)
             if chosen.only:
-                case = Case(
-                    case.name, case.title, case.unit, case.rules,
-                    [c for c in case.contenders if (c.ours and case.rates) or chosen.only.lower() in c.name.lower()],
-                    case.close,
-                )  # fmt: skip
+                named = [c for c in case.contenders if chosen.only.lower() in c.name.lower() or (c.ours and case.rates)]
+                case = replace(case, contenders=named)
             outcomes = measure(case, chosen.repeats, say=_progress)
         _progress("")
         print(f"\n{table(case, outcomes)}\n", flush=True)
