@@ -22,6 +22,7 @@ from .hostrun import HostSetup, Status
 from .layout import DRIVER, Layout
 from .losses import Lost, loss_of, step_error
 from .member import Handle, PartRole, PoolRole, ReadRole, Role
+from .outbox import LARGEST
 from .part import Part, Staff
 from .staffing import Seat
 
@@ -102,7 +103,9 @@ class Attempt:
     def _role(self, seat: Seat, saves: bool) -> Role:
         layout = self.layout
         if seat.kind == "reader":
-            return ReadRole(seat.serves, self._budgets[seat.serves], self._cautions.get(seat, Caution()))
+            return ReadRole(
+                seat.serves, self._budgets[seat.serves], self._budgets[LARGEST], self._cautions.get(seat, Caution())
+            )
         if seat.kind == "pool":
             return PoolRole(int(seat.serves), self._cautions.get(seat, Caution()))
         if seat.kind == "part":

@@ -37,6 +37,7 @@ class ReadRole:
 
     source: str
     budget: int
+    largest: int
     caution: Caution
 
 
@@ -80,7 +81,7 @@ class Member:
         elif isinstance(role, ReadRole):
             source = next(node for node in layout.plan.nodes if node.id == role.source)
             head = head_nodes(layout, source)
-            at_work = SplitReading(layout.plan, source, head, role.budget, role.caution.marks())
+            at_work = SplitReading(layout.plan, source, head, role.budget, role.largest, role.caution.marks())
         elif isinstance(role, PoolRole):
             stage = layout.stage(role.stage)
             at_work = PoolWorker(layout.plan, stage.nodes[: stage.head], role.caution.marks())

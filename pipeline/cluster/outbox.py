@@ -12,12 +12,16 @@ from collections import deque
 from typing import Any
 
 from ..clock import Clock
+from ..errors import RunError
 from ..inbox import Stopped
 from ..ledger import Trace, birth
+from ..options import readable_bytes
 from .parcels import packed
 
-__all__ = ["Outbox", "OutboxPort", "Parcels"]
+__all__ = ["LARGEST", "Outbox", "OutboxPort", "Parcels"]
 
+#: Under which name a run's budgets say how large one batch may be.
+LARGEST = "one batch"
 #: What a pull gives: (what, payload, bytes, age in ns when it was queued), in order.
 Parcels = list[tuple[str, Any, int, int]]
 
@@ -25,10 +29,12 @@ Parcels = list[tuple[str, Any, int, int]]
 class Outbox:
     """One edge. `put` is called by the producer's thread, `pull` by the threads of remote calls."""
 
-    def __init__(self, budget: int, clock: Clock, stop: threading.Event, *, items: int = 64) -> None:
+    def __init__(
+        self, budget: int, clock: Clock, stop: threading.Event, *, items: int = 64, largest: int | None = None
+    ) -> None:
         self._queue: deque[tuple[str, Any, int, int]] = deque()
         self._bytes = 0
-        self._budget, self._items = budget, items
+        self._budget, self._items, self._largest = budget, items, largest
         self._clock, self._stop = clock, stop
         self._changed = threading.Condition()
         self._next = 0
@@ -40,8 +46,13 @@ class Outbox:
     def put(self, what: str, payload: Any, nbytes: int, born: int) -> int:
         """Queue an item, waiting for room; returns the ns waited. A batch larger than the budget waits until it is alone.
 
-        Raises Stopped.
+        Raises Stopped, and RunError for a batch that no object store could hold beside anything else.
         """
+        if self._largest is not None and nbytes > self._largest:
+            raise RunError(
+                f"a batch of {readable_bytes(nbytes)} does not fit the object store, of which one batch may take "
+                f"{readable_bytes(self._largest)}; form smaller batches, or start nodes with a larger object store"
+            )
         waited = 0
         with self._changed:
             if nbytes and self._full(nbytes):

@@ -18,7 +18,7 @@ from ..remote import Incoming
 from ..source import SourceSpec
 from .divided import DividedOperator
 from .layout import Layout, edges
-from .outbox import Outbox, OutboxPort
+from .outbox import LARGEST, Outbox, OutboxPort
 from .parcels import opened
 from .pool import RemotePool
 from .puller import Puller
@@ -66,7 +66,7 @@ class Part:
         for producer, consumer, port in _crossing(layout, index):
             name = edge_name(consumer, port)
             if layout.host_of(producer).index == index:
-                self.outboxes[name] = Outbox(budgets[name], clock, self.stop)
+                self.outboxes[name] = Outbox(budgets[name], clock, self.stop, largest=budgets.get(LARGEST))
         for stage in self.stages:
             if stage.index in layout.pools:
                 self.pools[stage.index] = RemotePool(staff.pools[stage.index], get, clock.monotonic_ns, self.stop)

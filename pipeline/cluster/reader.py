@@ -24,7 +24,7 @@ __all__ = ["SplitReading"]
 class SplitReading:
     """Reads the splits it is assigned, in that order, on a thread of its own; at most `budget` bytes ahead."""
 
-    def __init__(self, plan: Plan, source: Node, head: Sequence[Node], budget: int, marks: Marks) -> None:
+    def __init__(self, plan: Plan, source: Node, head: Sequence[Node], budget: int, largest: int, marks: Marks) -> None:
         if not isinstance(source.spec, SourceSpec):
             raise TypeError(f"{source.id} is not a source")
         self.spec, self.source, self._marks = source.spec, source, marks
@@ -32,7 +32,7 @@ class SplitReading:
         self.process = HeadProcess(plan, head, self._clock, self._stop)
         self._index = plan.nodes.index(source)
         self._context = self.process.context(source)
-        self.outbox = Outbox(budget, self._clock, self._stop)
+        self.outbox = Outbox(budget, self._clock, self._stop, largest=largest)
         self._assigned: queue.SimpleQueue[tuple[Split, Position | None] | None] = queue.SimpleQueue()
         self._early: dict[int, tuple[Split, Position | None] | None] = {}
         self._turn, self._order = 0, threading.Lock()

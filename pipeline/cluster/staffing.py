@@ -15,12 +15,13 @@ from ..options import RunOptions, readable_bytes
 from ..plan import Node
 from ..source import SourceSpec
 from .layout import DRIVER, Layout, edges
+from .outbox import LARGEST
 from .part import edge_name
 
 __all__ = ["Cluster", "Seat", "budgets_of", "cpu_share", "default_readers", "seats", "sources_of"]
 
-#: The share of a node's object store that the edges of a run may fill.
-_STORE_SHARE = 0.4
+#: The share of a node's object store that the edges of a run may fill, and that one batch may take.
+_STORE_SHARE, _BATCH_SHARE = 0.4, 0.3
 _LEAST_CREDIT = 64 << 10
 
 
@@ -102,7 +103,7 @@ def _options(share: float, demand: Mapping[str, float]) -> dict[str, Any]:
 
 
 def budgets_of(layout: Layout, cluster: Cluster, options: RunOptions) -> dict[str, int]:
-    """Bytes that each edge between processes, and each reader, may hold.
+    """Bytes that each edge between processes, and each reader, may hold, and one batch at most (`LARGEST`).
 
     All of them together fit the share of the smallest object store that a run may fill, whichever node they end up on.
     Raises PlanError if that leaves too little for each.
@@ -118,7 +119,11 @@ def budgets_of(layout: Layout, cluster: Cluster, options: RunOptions) -> dict[st
             f"{readable_bytes(share)} each; use fewer readers, or nodes with a larger object store"
         )
     each = min(options.edge_budget, share)
-    return {**dict.fromkeys(names, each), **dict.fromkeys(readers, each)}
+    return {
+        **dict.fromkeys(names, each),
+        **dict.fromkeys(readers, each),
+        LARGEST: int(_BATCH_SHARE * cluster.store_bytes),
+    }
 
 
 def sources_of(nodes: Sequence[Node]) -> int:
