@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from penstock import Report
+from penstock.pipeline.clock import RealClock
 
-__all__ = ["connection", "facts", "run_processes"]
+__all__ = ["connection", "facts", "wait_until_idle"]
 
 
 @contextmanager
@@ -47,8 +48,11 @@ def facts(report: Report, *, but: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def run_processes() -> list[str]:
-    """The processes of runs that the cluster has at work or waiting, by state."""
-    from ray.util.state import list_actors
+def wait_until_idle() -> None:
+    """Return when no process of a run is left on the cluster; fails if there still is one after ten seconds."""
+    from ray._private.state import actors
 
-    return [actor.state for actor in list_actors(filters=[("state", "!=", "DEAD")], timeout=30)]
+    clock = RealClock()
+    deadline = clock.monotonic_ns() + 10_000_000_000
+    while left := [actor for actor in actors().values() if actor["State"] != "DEAD"]:
+        assert clock.monotonic_ns() < deadline, f"still there: {left}"
