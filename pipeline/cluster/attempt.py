@@ -31,8 +31,9 @@ __all__ = ["SILENCE", "Attempt", "describe"]
 #: Seconds that a process gets to answer, and to open what it is told to (a model may be loaded).
 _ANSWER = 10.0
 _OPEN = 300.0
-#: Seconds between two questions to a host, and what one costs the driver: however many there are, it has time for more.
-_ASK_EVERY, _ASK_COST = 0.1, 0.001
+#: Seconds between two questions to a host, and to others, of whom only their silence is news; for each process that there
+#: is it is a little more, so that the driver spends a fraction of its time on asking, however large the cluster.
+_ASK_HOSTS, _ASK_OTHERS, _ASK_MORE = 0.1, 4.0, 0.001
 #: Seconds of silence after which a process counts as lost although nobody has seen it die.
 SILENCE = 10.0
 
@@ -135,11 +136,10 @@ class Attempt:
             self._raise(self.local.error)
         now = self.runtime.clock.monotonic_ns()
         busy = set(self._asking.values())
-        pace = max(_ASK_EVERY, len(self.handles) * _ASK_COST)
+        more = len(self.handles) * _ASK_MORE
         for seat, handle in self.handles.items():
             if seat not in busy and now >= self._due.get(seat, 0):
-                # hosts have news; of the others only their silence is news
-                self._due[seat] = now + int(1e9 * (pace if seat.kind == "host" else max(1.0, pace)))
+                self._due[seat] = now + int(1e9 * (more + (_ASK_HOSTS if seat.kind == "host" else _ASK_OTHERS)))
                 self._asking[handle.actor.status.remote(self.number)] = seat
         ready, _ = ray.wait(list(self._asking), num_returns=len(self._asking), timeout=0)
         for reference in ready:
