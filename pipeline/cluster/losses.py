@@ -31,7 +31,9 @@ class Lost(Exception):
 
 def loss_of(error: BaseException | None) -> str | None:
     """Why `error` means that a process is gone; None if a step raised it, here or in another process."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error that is raised on from itself is its own cause
+        seen.add(id(error))
         if isinstance(error, Outdated):
             return "a process left the run"
         if isinstance(error, Lost):
