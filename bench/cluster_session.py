@@ -96,9 +96,10 @@ class MemoryWatch:
     """
 
     def __init__(self) -> None:
-        from ray._private.worker import _global_node
+        from ray._private import worker
 
-        self._raylet = _global_node.all_processes["raylet"][0].process.pid
+        node: Any = worker._global_node
+        self._raylet = node.all_processes["raylet"][0].process.pid
         self._ended = threading.Event()
         self.peak_private = self.peak_store = self.peak = 0
         self._spilled_before = _store_stats().spilled_bytes_total

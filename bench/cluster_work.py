@@ -38,7 +38,7 @@ def pixels(messages: Any) -> npt.NDArray[np.uint8]:
     out = np.empty((len(messages), SIDE, SIDE, 3), np.uint8)
     for row, message in enumerate(messages):
         data = bytes(message)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8, offset=data.index(_SOI)), cv2.IMREAD_COLOR)
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8, offset=data.index(_SOI)), cv2.IMREAD_COLOR)
         cv2.cvtColor(cv2.resize(image, (SIDE, SIDE)), cv2.COLOR_BGR2RGB, dst=out[row])
     return out
 
