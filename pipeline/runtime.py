@@ -226,9 +226,10 @@ class Runtime:
         self.rings[node] = ring
         by_column = {column: name for name, column in infer.columns.items()}
         for above in may_write_in_place(self.plan, node):
-            self._open_contexts[above].allocate = lambda column, kind, rows: ring.allocate(
-                by_column.get(column, ""), kind, rows, self.stop
-            )
+            if above in self._open_contexts:  # not one that runs in another process
+                self._open_contexts[above].allocate = lambda column, kind, rows: ring.allocate(
+                    by_column.get(column, ""), kind, rows, self.stop
+                )
         self.cells[node] = Cell(index, node, PrefetchOperator(infer, ring, context), context)
 
     def measure_ceilings(self, seconds: float = 0.5, least: int = 5) -> None:

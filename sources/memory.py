@@ -70,9 +70,9 @@ class Rows(SourceSpec):
 
     @property
     def splits_wanted(self) -> int:
-        """A split a batch, up to a thousand."""
+        """Splits of about 64k rows; of a small table up to sixteen, but none of less than a batch."""
         rows = sum(int(batch.num_rows) for batch in self._batches())
-        return min(1000, -(-rows // self.rows_per_batch))
+        return max(-(-rows // 65_536), min(16, -(-rows // self.rows_per_batch)))
 
     def _batches(self) -> Sequence[pa.RecordBatch]:
         if isinstance(self.data, pa.Table):
@@ -94,7 +94,11 @@ class _RowsReader(SourceReader):
     def blocks(self) -> Iterator[Block]:
         row, index = 0, 0
         for batch in self._batches:
-            for low in range(0, batch.num_rows, self._size):
+            passed = min(batch.num_rows, max(0, self._start - row)) // self._size * self._size
+            row += passed
+            for low in range(passed, batch.num_rows, self._size):
+                if self._stop is not None and row >= self._stop:
+                    return
                 piece = batch.slice(low, self._size)
                 row += piece.num_rows
                 if row <= self._start:

@@ -83,9 +83,10 @@ class Attempt:
 
     def open(self, saving: Checkpointing | None) -> None:
         """Give everyone a role, those first on whom others depend, then begin. Raises Lost, or what could not be opened."""
-        servants = [seat for seat in self.handles if seat.kind != "host"]
-        self._tell(servants)
-        self._tell([seat for seat in self.handles if seat.kind == "host"], saves=saving is not None)
+        layout, saves = self.layout, saving is not None
+        leaning = [s for s in self.handles if s.kind == "host" and layout.leans_on_others(layout.hosts[int(s.serves)])]
+        self._tell([seat for seat in self.handles if seat not in leaning], saves)
+        self._tell(leaning, saves)
         self.runtime.open()
         if saving is not None:
             self.runtime.save_to(saving)

@@ -53,6 +53,19 @@ class Layout:
         stage = self.plan.stage_of(node)
         return next(host for host in self.hosts if stage in host.stages)
 
+    def leans_on_others(self, host: Host) -> bool:
+        """Whether `host` calls readers, pools or parts as soon as it is opened."""
+        nodes = [node for stage in host.stages for node in stage.nodes]
+        pooled = any(stage.index in self.pools for stage in host.stages)
+        return pooled or any(isinstance(node.spec, SourceSpec) or node in self.parts for node in nodes)
+
+    def imports(self, kind: str, serves: str) -> list[str]:
+        """Modules that a process will need and that take long to import."""
+        if kind != "host":
+            return []
+        nodes = [node for stage in self.hosts[int(serves)].stages for node in stage.nodes]
+        return ["torch"] if any(isinstance(node.spec, Infer) for node in nodes) else []
+
     def stage(self, index: int) -> Stage:
         return self.plan.stages[index]
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,13 @@ class Member:
         self._attempt = -1
         self._at_work: Any = None
 
-    def hello(self, folders: Sequence[str]) -> tuple[int, str]:
-        """The process id and the node. Modules are looked for in `folders` too, where they exist here."""
+    def hello(self, folders: Sequence[str], imports: Sequence[str] = ()) -> tuple[int, str]:
+        """The process id and the node. Modules are looked for in `folders` too, where they exist here.
+
+        `imports` are begun at once: what takes long is under way while others start.
+        """
+        for module in imports:
+            threading.Thread(target=import_module, args=(module,), daemon=True).start()
         sys.path += [folder for folder in folders if folder not in sys.path and Path(folder).exists()]
         return os.getpid(), ray.get_runtime_context().get_node_id()
 

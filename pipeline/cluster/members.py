@@ -30,6 +30,7 @@ class Crew:
         self._seats, self._layout = list(seats), layout
         self._actors: dict[Seat, Any] = {}
         self._added: set[Seat] = set()
+        self._coming: dict[Seat, Any] = {}
         self.pids: dict[Seat, tuple[int, str]] = {}
 
     def __len__(self) -> int:
@@ -39,16 +40,21 @@ class Crew:
         """The actor of each seat."""
         return dict(self._actors)
 
+    def call(self, *, again: bool = False) -> None:
+        """Fill every empty seat (`again`: after a loss) without waiting for anyone."""
+        folders = import_folders()
+        for seat in [seat for seat in self._seats if seat not in self._actors]:
+            actor = self._actors[seat] = create(**(seat.replacement if again else seat.options))
+            self._coming[seat] = actor.hello.remote(folders, self._layout.imports(seat.kind, seat.serves))
+
     def hire(self, *, again: bool = False) -> None:
         """Fill every empty seat (`again`: after a loss) and wait until everyone is there.
 
         Raises RunError if the cluster has no room.
         """
-        empty = [seat for seat in self._seats if seat not in self._actors]
-        for seat in empty:
-            self._actors[seat] = create(**(seat.replacement if again else seat.options))
-        folders = import_folders()
-        waiting = {self._actors[seat].hello.remote(folders): seat for seat in empty}
+        self.call(again=again)
+        waiting = {reference: seat for seat, reference in self._coming.items()}
+        self._coming.clear()
         ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=_START) if waiting else ([], [])
         for reference in ready:
             with contextlib.suppress(RayError):

@@ -94,8 +94,9 @@ class ClusterRun:
     def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
         """Run to the end, over as many attempts as it takes. Raises the error of a step, or RunError when it gives up."""
         self._check_targets()
+        self.crew.call()
+        calibration = calibrate(self.plan, self.options)  # while the processes start
         self.crew.hire()
-        calibration = calibrate(self.plan, self.options)
         states: Mapping[str, State] = self.resumption.states if self.resumption is not None else {}
         number, since = 0, 0
         while True:
