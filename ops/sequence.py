@@ -95,7 +95,7 @@ class RollingSequence(OperatorSpec):
         return 2 * self.max_keys * (8 * self.length * len(self.columns) + 8 + 256)
 
     def partitioned(self, *inputs: pa.Schema) -> Partitioned | None:
-        """By the key. None if the tensor holds `seq`, which parts do not see, or if keys are not integers, text or binary."""
+        """By the key. None if the tensor holds `seq`, which parts do not see, or for keys but integers, text and binary."""
         kind = inputs[0].field(self.key).type
         value = kind.value_type if pa.types.is_dictionary(kind) else kind
         if "seq" in (self.key, *self.columns) or not (pa.types.is_integer(value) or is_bytes(value)):
