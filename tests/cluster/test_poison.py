@@ -62,7 +62,10 @@ def test_a_record_that_ends_its_process_goes_to_quarantine(
     collected = sinks.Collect()
     with tempfile.TemporaryDirectory() as folder:
         report = build(collected).run(
-            ray="auto", checkpoint=Path(folder) / "checkpoints", checkpoint_every="200ms", quarantine=Path(folder) / "aside"
+            ray="auto",
+            checkpoint=Path(folder) / "checkpoints",
+            checkpoint_every="200ms",
+            quarantine=Path(folder) / "aside",
         )
     assert [record["seq"] for record in report["quarantine"]] == list(POISON)
     assert all(record["error"] == "ends its process" for record in report["quarantine"])
