@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +56,8 @@ class Quarantine:
         self._cutoff: files.SortKey | None = None
         self._files: files.RunFiles | None = None
         self._closed = False
-        self._known: set[files.SortKey] = set()
+        #: What comes again after a crash, and what has come since the last checkpoint: the same row may fail twice.
+        self._known: Counter[files.SortKey] = Counter()
         self._since: list[files.SortKey] = []
 
     @property
@@ -71,10 +73,11 @@ class Quarantine:
         with self._lock:
             if self._closed:
                 raise ValueError(f"this quarantine is closed; {record.operation} at {record.place} came too late")
-            if self._known and key in self._known:  # put aside before the crash, and met again since
-                self._known.discard(key)
+            same = _identity(key)
+            self._since.append(same)
+            if self._known[same]:  # put aside before the crash, and met again since
+                self._known[same] -= 1
                 return
-            self._since.append(key)
             self.counts[step] = self.counts.get(step, 0) + 1
             if self.path is not None:
                 if self._files is None:
@@ -131,10 +134,11 @@ class Quarantine:
         """The run goes back to its last checkpoint: what came since will come again, and is known then."""
         with self._lock:
             self._known.update(self._since)
+            self._since.clear()
 
     def _remember(self, step: str, record: BadRecord, digest: str) -> None:
         key = files.sort_key(step, record, digest)
-        self._known.add(key)
+        self._known[_identity(key)] += 1
         self.counts[step] = self.counts.get(step, 0) + 1
         self._keep_first(_Last(key, step, record))
 
@@ -153,6 +157,12 @@ class Quarantine:
             if self._files is not None:
                 self._files.finish()
                 self._files = None
+
+
+def _identity(key: files.SortKey) -> files.SortKey:
+    """What a record is known by when it comes again: how its row lay in memory, and so its bytes, may have changed."""
+    step, unnumbered, seq, _, place, operation, *_ = key
+    return key if unnumbered else (step, seq, place, operation)
 
 
 class _Last:

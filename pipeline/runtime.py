@@ -261,7 +261,7 @@ class Runtime:
 
         After a failure of a commit the other sinks are aborted or kept.
         """
-        sinks = self.sinks()
+        sinks, committed = self.sinks(), False
         try:
             if commit:
                 for cell in list(sinks):
@@ -273,6 +273,7 @@ class Runtime:
                     except Exception as error:
                         raise failure(cell.node, error) from error
                     sinks.remove(cell)
+                committed = True
         finally:
             for cell in sinks:
                 with contextlib.suppress(OSError):
@@ -280,7 +281,7 @@ class Runtime:
                         cell.sink.detach()
                     else:
                         cell.sink.abort()
-            self._close_parts(keep)
+            self._close_parts(keep and not committed)
 
     def _close_parts(self, keep: bool) -> None:
         closers: list[Callable[[], None]] = [reading.reader.close for reading in self.readings.values()]

@@ -78,7 +78,7 @@ def _try_rows(cells: Sequence[Cell], batch: pa.RecordBatch, begin: int, step: in
 
 
 def _row_record(cell: Cell, batch: pa.RecordBatch, row: int) -> BadRecord:
-    one = batch.slice(row, 1)
+    one = batch.take(pa.array([row]))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, one.schema) as writer:
         writer.write_batch(one)
