@@ -56,7 +56,10 @@ class PoolWorker:
             self.rows += batch.num_rows
         batches = [out for out, _ in work.batches]
         sizes = [(out.num_rows, int(out.nbytes)) for out in batches]
-        return Computed(sizes, costs_of(process.head.cells, work.costs), asides), [packed(out)[0] for out in batches]
+        parcels = [packed(out) for out in batches]
+        copied = sum(copied for _, copied in parcels)
+        computed = Computed(sizes, costs_of(process.head.cells, work.costs), asides, copied=copied)
+        return computed, [parcel for parcel, _ in parcels]
 
     def close(self) -> None:
         """Release what the steps hold."""
@@ -118,13 +121,18 @@ class KeyPart:
         sides, self._sides = self._sides, {}
         late, metrics.late_rows = metrics.late_rows, 0
         aside: Aside | None = self._gathering.take().get(0)
+        main = [packed(batch) for batch in out if batch.num_rows]
+        aloof = {name: [packed(batch) for batch in batches] for name, batches in sides.items()}
+        every = [*main, *(pair for pairs in aloof.values() for pair in pairs)]
         return Emitted(
-            [packed(batch)[0] for batch in out if batch.num_rows],
-            {name: [packed(batch)[0] for batch in batches] for name, batches in sides.items()},
+            [parcel for parcel, _ in main],
+            {name: [parcel for parcel, _ in pairs] for name, pairs in aloof.items()},
             aside,
             late,
             metrics.state_bytes,
             state,
+            moved=sum(int(batch.nbytes) for batch in (*out, *(b for batches in sides.values() for b in batches))),
+            copied=sum(copied for _, copied in every),
         )
 
     def close(self) -> None:

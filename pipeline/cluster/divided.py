@@ -35,6 +35,8 @@ class Emitted:
     state_bytes: int = 0
     state: bytes | None = None
     error: BaseException | None = None
+    moved: int = 0
+    copied: int = 0
 
 
 class DividedOperator(Operator):
@@ -50,11 +52,18 @@ class DividedOperator(Operator):
         self._node, self._parts, self._context, self._get, self._divided = node, list(parts), context, get, divided
         self._calls = [0] * len(self._parts)
         self._held = [0] * len(self._parts)
+        self.moved_bytes = self.copied_bytes = 0
 
     def process(self, batch: pa.RecordBatch, port: int = 0) -> Sequence[pa.RecordBatch]:
         pieces = self._divided.divide(batch, len(self._parts))
-        emitted = self._ask("batch", [None if piece is None else packed(piece)[0] for piece in pieces])
+        emitted = self._ask("batch", [None if piece is None else self._packed(piece) for piece in pieces])
         return self._merged(emitted, batch.column("seq"))
+
+    def _packed(self, piece: pa.RecordBatch) -> Any:
+        parcel, copied = packed(piece)
+        self.moved_bytes += int(piece.nbytes)
+        self.copied_bytes += copied
+        return parcel
 
     def advance(self, watermark: int, port: int = 0) -> Sequence[pa.RecordBatch]:
         return self._merged(self._ask("watermark", [watermark] * len(self._parts)), None)
@@ -84,6 +93,8 @@ class DividedOperator(Operator):
         self._held[place] = answer.state_bytes
         metrics.state_bytes = sum(self._held)
         metrics.late_rows += answer.late_rows
+        self.moved_bytes += answer.moved
+        self.copied_bytes += answer.copied
         if answer.aside is not None:
             for reason, rows in answer.aside.dropped.items():
                 self._context.drop(reason, rows)

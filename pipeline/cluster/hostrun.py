@@ -143,6 +143,7 @@ class HostRun:
             finished, self._finished = self._finished, []
         slots = sum(ring.nbytes for ring in runtime.rings.values())
         hops = [cell for cell in runtime.cells.values() if isinstance(cell, InferCell)]
+        moved, copied = self.part.traffic
         accelerator = None
         if hops:
             if ended and self._ceilings and not runtime.ceilings:
@@ -158,9 +159,8 @@ class HostRun:
             error=self.local.error,
             ended=ended,
             queues=self._queues(),
-            moved_bytes=sum(box.moved_bytes for box in self.part.outboxes.values())
-            + sum(feed.moved_bytes for feed in self.part.feeds.values()),
-            copied_bytes=sum(box.copied_bytes for box in self.part.outboxes.values()),
+            moved_bytes=moved,
+            copied_bytes=copied,
             pools={index: pool.load for index, pool in self.part.pools.items()},
             accelerator=accelerator,
             delivered_bytes=sum(cell.delivered_bytes for cell in hops),

@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..inbox import Stopped
 from ..ledger import Trace, birth
 from ..options import readable_bytes
-from .parcels import packed
+from .parcels import Elsewhere, packed
 
 __all__ = ["LARGEST", "Outbox", "OutboxPort", "Parcels"]
 
@@ -98,7 +98,7 @@ class Outbox:
 
     def _packed(self, payload: Any, nbytes: int) -> Any:
         parcel, copied = packed(payload)
-        self.moved_bytes += nbytes
+        self.moved_bytes += 0 if isinstance(payload, Elsewhere) else nbytes  # counted by the pool that put it there
         self.copied_bytes += copied
         return parcel
 

@@ -63,6 +63,7 @@ class Part:
         self.pullers: dict[str, Puller] = {}
         self.feeds: dict[str, SplitFeed] = {}
         self.pools: dict[int, RemotePool] = {}
+        self.divided: list[DividedOperator] = []
         for producer, consumer, port in _crossing(layout, index):
             name = edge_name(consumer, port)
             if layout.host_of(producer).index == index:
@@ -86,7 +87,10 @@ class Part:
 
     def operator(self, node: Node, context: Context) -> Operator | None:
         parts = self.staff.parts.get(node.id)
-        return None if parts is None else DividedOperator(node, parts, context, self._get)
+        if parts is None:
+            return None
+        self.divided.append(DividedOperator(node, parts, context, self._get))
+        return self.divided[-1]
 
     def outgoing(self, producer: Node, consumer: Node, port: int) -> Receiver:
         outbox = self.outboxes[edge_name(consumer, port)]
@@ -118,6 +122,12 @@ class Part:
 
     def pool(self, stage: Stage) -> RemotePool | None:
         return self.pools.get(stage.index)
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Payload bytes that went through the object store on behalf of this host, and bytes copied on the way there."""
+        ways = (*self.outboxes.values(), *self.feeds.values(), *self.pools.values(), *self.divided)
+        return sum(way.moved_bytes for way in ways), sum(way.copied_bytes for way in ways)
 
     def local(self, batch: Any) -> Any:
         return opened(batch, self._get)

@@ -43,6 +43,7 @@ class Piece:
     costs: Sequence[tuple[int, HeadPart]] = ()
     asides: Mapping[int, Aside] = field(default_factory=dict)
     error: BaseException | None = None
+    copied: int = 0
 
 
 class Gathering:

@@ -32,6 +32,7 @@ class Computed:
     costs: Sequence[tuple[int, HeadPart]] = ()
     asides: dict[int, Aside] = field(default_factory=dict)
     error: BaseException | None = None
+    copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class RemotePool:
         self._desks = [_Desk(worker) for worker in workers]
         self._leaving: list[_Desk] = []
         self._waiting = self._calls_done = self._occupied_ns = 0
+        self.moved_bytes = self.copied_bytes = 0
         self._counted_at = now()
 
     @property
@@ -121,7 +123,8 @@ class RemotePool:
         desk = self._take_desk()
         started = self._now()
         try:
-            numbers, batches = desk.worker.run(packed(batch)[0])
+            parcel, copied = packed(batch)
+            numbers, batches = desk.worker.run(parcel)
             computed: Computed = self._get(numbers)
         finally:
             self._leave_desk(desk)
@@ -129,6 +132,9 @@ class RemotePool:
             raise computed.error
         work.costs = [(head.cells[place], part.rows, part.nbytes, part.spent) for place, part in computed.costs]
         work.asides = [(head.cells[place], aside) for place, aside in computed.asides.items()]
+        with self._changed:
+            self.moved_bytes += int(batch.nbytes) + sum(size[1] for size in computed.sizes)
+            self.copied_bytes += copied + computed.copied
         ended = self._now()
         trace: Trace = (work.trace, head.cells[-1].index, started, ended, 0, "")
         if computed.sizes:

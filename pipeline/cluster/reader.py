@@ -98,6 +98,7 @@ class SplitReading:
         asides = self.process.gathering.take()
         if work.error is not None or work.block is None or work.decoded is None or work.trace is None:
             return Piece(split.index, error=work.error or RuntimeError("nothing was decoded"))
+        parcels = [packed(batch) for batch, _ in work.batches]
         return Piece(
             split.index,
             work.block.after,
@@ -105,11 +106,12 @@ class SplitReading:
             work.block.nbytes,
             work.trace[3] - work.trace[2],
             work.given,
-            [packed(batch)[0] for batch, _ in work.batches],
+            [parcel for parcel, _ in parcels],
             work.decoded.bad,
             work.decoded.dropped,
             costs_of(self.process.head.cells, work.costs),
             asides,
+            copied=sum(copied for _, copied in parcels),
         )
 
     def close(self) -> None:

@@ -178,8 +178,9 @@ class ClusterRun:
 
     def _settle(self, attempt: Attempt) -> None:
         """Add an attempt's counts to the totals."""
-        self.totals.moved_bytes += sum(status.moved_bytes for status in attempt.statuses.values())
-        self.totals.copied_bytes += sum(status.copied_bytes for status in attempt.statuses.values())
+        moved, copied = attempt.part.traffic
+        self.totals.moved_bytes += moved + sum(status.moved_bytes for status in attempt.statuses.values())
+        self.totals.copied_bytes += copied + sum(status.copied_bytes for status in attempt.statuses.values())
 
     def _give_up_if_hopeless(self, lost: Lost, since: int) -> None:
         if since >= _PATIENCE:

@@ -77,7 +77,7 @@ class SplitFeed(SourceReader):
         self._calls = [0] * len(readers)
         self._under_way: list[deque[Any]] = [deque() for _ in readers]
         self._arrived: list[deque[tuple[Piece, int]]] = [deque() for _ in readers]
-        self.moved_bytes = 0
+        self.moved_bytes = self.copied_bytes = 0
         for _ in range(_ASSIGNED):
             for reader in range(len(readers)):
                 self._assign(reader)
@@ -124,6 +124,7 @@ class SplitFeed(SourceReader):
             for _, piece, nbytes, age in self._get(self._under_way[reader].popleft()):
                 arrived.append((piece, age))
                 self.moved_bytes += nbytes
+                self.copied_bytes += piece.copied
             self._ask(reader)
         return arrived.popleft()
 
