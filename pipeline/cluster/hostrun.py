@@ -66,6 +66,7 @@ class Status:
     delivered_bytes: int = 0
     resident_bytes: int = 0
     data_bytes: int = 0
+    largest_lag_ns: int = 0
     stall: str = ""
 
 
@@ -166,6 +167,7 @@ class HostRun:
             delivered_bytes=sum(cell.delivered_bytes for cell in hops),
             resident_bytes=resident_bytes(),
             data_bytes=pa.total_allocated_bytes() + runtime.pool.leased_bytes + runtime.pool.idle_bytes + slots,
+            largest_lag_ns=runtime.pacer.largest_lag_ns if runtime.pacer is not None else 0,
             stall=self.local.describe_stall(),
         )
 

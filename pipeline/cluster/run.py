@@ -62,6 +62,8 @@ def _report(current: Any, outcome: str, error: str | None, elapsed: int, about: 
     attempt, watch = current.attempt, current.watch
     if attempt is None or watch is None:
         raise RunError("nothing was run")
+    if (pacer := attempt.runtime.pacer) is not None:
+        pacer.largest_lag_ns = max([pacer.largest_lag_ns, *(s.largest_lag_ns for s in attempt.statuses.values())])
     memory = watch.memory(current.bound)
     memory["peak_data_bytes"] = max(memory["peak_data_bytes"], current.totals.peak_data)
     report = make_report(

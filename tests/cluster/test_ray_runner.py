@@ -222,7 +222,7 @@ def test_a_source_that_fails_half_way_ends_the_run_with_one_line_and_nothing_lef
     wait_until_idle()
 
 
-def test_a_replay_at_a_speed_is_paced_and_gives_the_same_rows() -> None:
+def test_a_replay_at_a_speed_is_paced_reports_how_late_it_was_and_gives_the_same_rows() -> None:
     table = recording(6, 300)
     stream = source(table, 40).map(identity).key_by("symbol", parallelism=2)
     flow = stream.window(ops.Tumbling("10ms"), n=agg.count()).write(sinks.Null())
@@ -231,3 +231,5 @@ def test_a_replay_at_a_speed_is_paced_and_gives_the_same_rows() -> None:
     assert report["elapsed_s"] >= (times[-1] - times[0]) / 2e9
     assert report["replay"]["speed"] == 2.0
     assert facts(report) == facts(flow.run(runner="inline"))
+    hurried = flow.run(runner="ray", speed=1e6)
+    assert hurried["replay"]["largest_lag_ms"] > 0
