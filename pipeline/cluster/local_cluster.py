@@ -91,11 +91,22 @@ class LocalCluster:
         return grown
 
 
+class _SlowStart(PenstockError):
+    """Ray gives a node half a minute, which on a busy machine may not be enough."""
+
+
 def up(spec: ClusterSpec) -> LocalCluster:
-    """Start a cluster and return when all its nodes are there.
+    """Start a cluster and return when all its nodes are there. Where a node is too slow for Ray it is tried twice more.
 
     Raises PenstockError if one is up, or if a node does not start; then nothing of it is left.
     """
+    for _ in range(2):
+        with contextlib.suppress(_SlowStart):
+            return _up(spec)
+    return _up(spec)
+
+
+def _up(spec: ClusterSpec) -> LocalCluster:
     with _alone():
         if running() is not None:
             raise PenstockError("a local cluster is up already; see penstock cluster status, or penstock cluster down")
@@ -240,7 +251,8 @@ def _start(cluster: LocalCluster, nodes: dict[int, list[str]]) -> None:
             except subprocess.TimeoutExpired:
                 raise PenstockError(f"a node did not start within {START_SECONDS} s: {_last_line(log)}") from None
             if status != 0:
-                raise PenstockError(f"a node did not start: {_last_line(log)}")
+                kind = _SlowStart if "timed out during startup" in log.read_text(errors="replace") else PenstockError
+                raise kind(f"a node did not start: {_last_line(log)}")
 
 
 @contextlib.contextmanager
