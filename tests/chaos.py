@@ -79,6 +79,7 @@ class Chaos:
     seed: int
     kills: int
     kinds: tuple[str, ...] = ("actor", "actor", "actor", "raylet", "driver")
+    in_turn: bool = False
     done: list[str] = field(default_factory=list)
 
     def run(self) -> Report:
@@ -92,7 +93,7 @@ class Chaos:
         driver = subprocess.Popen(command(path, *options, "--speed", "1"))
         try:
             for number in range(self.kills):
-                kind = chance.choice(self.kinds)
+                kind = self.kinds[number % len(self.kinds)] if self.in_turn else chance.choice(self.kinds)
                 goal = max(store.numbers(), default=0) + chance.randrange(4)
                 while driver.poll() is None and not self._ready(store, goal):
                     self._wait(driver)

@@ -55,7 +55,7 @@ def connection(cluster: Any) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.parametrize("build", [head, pytest.param(pool, marks=pytest.mark.nightly), host])
+@pytest.mark.parametrize("build", [pytest.param(f, marks=pytest.mark.nightly) for f in (head, pool)] + [host])
 def test_a_record_that_ends_its_process_goes_to_quarantine(
     connection: None, monkeypatch: pytest.MonkeyPatch, build: Callable[[Any], Flow]
 ) -> None:
