@@ -107,6 +107,8 @@ class Cell:
         self.size = Sizer(node.in_schemas[0]) if node.inputs else Sizer(node.schema)
         self.out_size = Sizer(node.schema)
         self._isolates = node.stateless
+        #: Whether a step that fails on every row ends the run here; where several processes run it, their host judges.
+        self.judges = True
         self._projection = node.projection
         self._steers = getattr(type(operator), "watermark", Operator.watermark) is not Operator.watermark
         self._ports = [NO_TIME] * max(1, len(node.inputs))
@@ -139,11 +141,21 @@ class Cell:
             out = process_isolating(self.operator, batch, f"{self.node.id} ({self.node.site})", failed)
         finally:
             self.context.allocate = allocate
-        if len(failed) == batch.num_rows > 1 and not self.metrics.rows_out:
-            raise failure(self.node, RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}"))
+        if self.judges and len(failed) == batch.num_rows > 1 and not self.metrics.rows_out:
+            raise self._fails(str(error))
         for record in failed:
             self.context.quarantine(record)
         return (pa.concat_batches(out),) if len(out) > 1 else out
+
+    def _fails(self, error: str) -> RunError:
+        return RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}")
+
+    def judge(self, bad: Sequence[BadRecord]) -> None:
+        """Raise RunError if all rows of a batch failed, in another process, and none has come out before."""
+        metrics, operation = self.metrics, f"{self.node.id} ({self.node.site})"
+        failed = [record.error for record in bad if record.operation == operation]
+        if len(failed) > 1 and not metrics.rows_out and metrics.quarantined + len(failed) == metrics.rows_in:
+            raise self._fails(failed[0].partition(": ")[2])
 
     def project(self, batch: Any) -> Any:
         """The batch in the column order the user saw, where the plan moved this step."""

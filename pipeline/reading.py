@@ -96,6 +96,7 @@ class Head:
                 cell.context.drop(reason, rows)
             for what, count in aside.noted.items():
                 cell.context.note(what, count)
+            cell.judge(aside.bad)
             for record in aside.bad:
                 cell.context.quarantine(record)
             cell.context.copied(aside.copied)

@@ -180,6 +180,22 @@ def test_a_function_that_fails_on_every_row_fails_the_run_with_its_place() -> No
         stream.write(sinks.Null()).run(runner="ray")
 
 
+def fails_in_between(seq: np.ndarray) -> np.ndarray:
+    if np.any((seq >= 200) & (seq < 350)):
+        raise ValueError("a bad stretch")
+    return seq
+
+
+def test_whole_batches_of_bad_rows_in_between_are_put_aside_and_do_not_end_the_run() -> None:
+    stream = source(recording(4, 600), 50, parallelism=2)
+    read = stream.map(fails_in_between, inputs=["seq"], outputs={"seq": pa.uint64()}, name="reading")
+    pooled = stream.batch(50).map(
+        fails_in_between, inputs=["seq"], outputs={"seq": pa.uint64()}, parallelism=2, name="pooled"
+    )
+    report = check_alike(read.write(sinks.Null()) + pooled.write(sinks.Null()))
+    assert report["quarantined"] == 300
+
+
 @dataclass(frozen=True)
 class Torn(Rows):
     """Rows that cannot be framed, or not decoded, from row 200 on."""
