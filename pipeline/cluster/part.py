@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..cells import Receiver, Sizer
 from ..clock import RealClock
@@ -126,7 +126,7 @@ class Part:
     @property
     def traffic(self) -> tuple[int, int]:
         """Payload bytes that went through the object store on behalf of this host, and bytes copied on the way there."""
-        ways = (*self.outboxes.values(), *self.feeds.values(), *self.pools.values(), *self.divided)
+        ways: list[_Way] = [*self.outboxes.values(), *self.feeds.values(), *self.pools.values(), *self.divided]
         return sum(way.moved_bytes for way in ways), sum(way.copied_bytes for way in ways)
 
     def local(self, batch: Any) -> Any:
@@ -136,6 +136,13 @@ class Part:
         """Let everyone who waits at an edge look at the stop event."""
         for outbox in self.outboxes.values():
             outbox.wake()
+
+
+class _Way(Protocol):
+    """What counts the payload that goes through it."""
+
+    moved_bytes: int
+    copied_bytes: int
 
 
 def _crossing(layout: Layout, index: int) -> list[tuple[Node, Node, int]]:
