@@ -104,7 +104,7 @@ class Chaos:
                 if kind == "driver":
                     driver.wait()
                     driver = subprocess.Popen(command(path, *options, "--speed", "1"))
-            if driver.wait(timeout=240) != 0:
+            if driver.wait(timeout=600) != 0:
                 raise AssertionError(f"the driver ended with {driver.returncode} after {self.done}")
         finally:
             driver.kill()

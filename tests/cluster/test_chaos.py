@@ -56,9 +56,8 @@ def until(condition: Callable[[], bool], rounds: int) -> None:
     raise AssertionError("it did not come to that")
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly), signal.SIGKILL]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_driver_that_is_ended_leaves_no_process_and_no_file(cluster: Any, tmp_path: Path, number: int) -> None:
     path = write_flow(tmp_path)
     identity = cluster.cluster.identity

@@ -31,6 +31,7 @@ def test_three_nodes_are_one_cluster(cluster: Any) -> None:
         ray.shutdown()
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_down_ends_what_up_started_and_nothing_else(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

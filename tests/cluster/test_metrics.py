@@ -118,6 +118,7 @@ def connected(cluster: Any) -> Iterator[Any]:
         yield ray
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 def test_prometheus_reads_what_the_report_says(connected: Any, tmp_path: Path) -> None:
     flow = read(Rows(recording(3, 3000, disorder_ns=4_000_000), 50), lateness="1ms")

@@ -17,7 +17,7 @@ from penstock.ops import agg
 from penstock.sources import Rows
 from streams import recording
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 #: The rows whose processing ends the process.
 POISON = (777, 1400)

@@ -19,7 +19,7 @@ from penstock.pipeline.quarantine import read_quarantine
 from ray_runs import connection, facts
 from streams import endings, identity, pipelines, plans, recording, source
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 INLINE: dict[str, Any] = {"runner": "inline"}
 LOCAL: dict[str, Any] = {"runner": "local", "parallelism": 3}
 RAY: dict[str, Any] = {"runner": "ray", "parallelism": 2}

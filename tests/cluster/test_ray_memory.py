@@ -14,7 +14,7 @@ from penstock.ops import agg
 from ray_runs import connection, facts
 from streams import identity, recording, source
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 IN_STORE = {"shared": pa.bool_(), "writable": pa.bool_(), "process": pa.int64()}
 
 

@@ -24,7 +24,7 @@ from penstock.sources import Rows, game_events
 from ray_runs import connection, facts, wait_until_idle
 from streams import affordable, endings, identity, notional, pipelines, plans, recording, source
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 #: Keyed steps in these endings can be divided.
 DIVIDED = {"window", "sliding"}
 

@@ -20,7 +20,7 @@ from penstock.sources import Rows
 from ray_runs import connection, facts
 from streams import identity, recording
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 ROWS, BLOCK = 8000, 10
 TABLE = recording(5, ROWS)
