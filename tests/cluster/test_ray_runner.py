@@ -62,7 +62,7 @@ def everything(tables: Sequence[pa.Table], readers: int, parts: int, pool: int) 
     return flow
 
 
-@pytest.mark.parametrize(("readers", "parts", "pool"), [(3, 2, 2), (1, 3, 3), (2, 1, 1)])
+@pytest.mark.parametrize(("readers", "parts", "pool"), [(3, 2, 2), (1, 3, 3)])
 def test_side_outputs_pools_divided_windows_syncs_diamonds_and_merges_give_the_same_rows(
     readers: int, parts: int, pool: int
 ) -> None:
@@ -97,7 +97,7 @@ alive = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @drawn
-@settings(max_examples=3, derandomize=True, deadline=None, suppress_health_check=alive)
+@settings(max_examples=2, derandomize=True, deadline=None, suppress_health_check=alive)
 def test_random_pipelines_give_the_same_rows(**parts: Any) -> None:
     check_random(**parts)
 
@@ -238,7 +238,7 @@ def test_a_source_that_fails_half_way_ends_the_run_with_one_line_and_nothing_lef
     wait_until_idle()
 
 
-def test_a_replay_at_a_speed_is_paced_reports_how_late_it_was_and_gives_the_same_rows() -> None:
+def test_a_replay_at_a_speed_is_paced_and_gives_the_same_rows() -> None:
     table = recording(6, 300)
     stream = source(table, 40).map(identity).key_by("symbol", parallelism=2)
     flow = stream.window(ops.Tumbling("10ms"), n=agg.count()).write(sinks.Null())
@@ -247,5 +247,9 @@ def test_a_replay_at_a_speed_is_paced_reports_how_late_it_was_and_gives_the_same
     assert report["elapsed_s"] >= (times[-1] - times[0]) / 2e9
     assert report["replay"]["speed"] == 2.0
     assert facts(report) == facts(flow.run(runner="inline"))
-    hurried = flow.run(runner="ray", speed=1e6)
-    assert hurried["replay"]["largest_lag_ms"] > 0
+
+
+@pytest.mark.nightly
+def test_a_replay_that_cannot_keep_up_reports_how_late_it_was() -> None:
+    report = source(recording(6, 300), 40).map(identity).write(sinks.Null()).run(runner="ray", speed=1e6)
+    assert report["replay"]["largest_lag_ms"] > 0
