@@ -22,8 +22,8 @@ def test_three_nodes_are_one_cluster(cluster: Any) -> None:
 
     ray.init(address=cluster.address, log_to_driver=False)
     try:
-        nodes = ray.nodes()
-        assert [node["Alive"] for node in nodes] == [True] * 3
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # Ray remembers those that another test ended
+        assert len(nodes) == 3
         assert {node["Resources"]["CPU"] for node in nodes} == {2.0}
         assert len({node["NodeManagerAddress"] for node in nodes}) == 3
         assert len(cluster.nodes) == 3
