@@ -16,7 +16,7 @@ from .hop import Prefetch
 from .operator import OperatorSpec
 from .plan import Link, Node, Plan, output_of
 
-__all__ = ["defer_row_work"]
+__all__ = ["defer_row_work", "may_write_in_place"]
 
 
 def defer_row_work(plan: Plan) -> None:
@@ -28,6 +28,21 @@ def defer_row_work(plan: Plan) -> None:
         if passed:
             node.note = f"runs behind {', '.join(passed)}"
     plan.sort()
+
+
+def may_write_in_place(plan: Plan, prefetch: Node) -> list[Node]:
+    """The steps above `prefetch` that may write columns straight into its slots: an unbroken chain of row-wise decoding.
+
+    Only steps that add columns and hand all others on qualify, so nothing between them and the slot can move the bytes.
+    """
+    chain = []
+    node = prefetch.inputs[0].node
+    while isinstance(node.spec, OperatorSpec) and node.spec.deferrable and len(plan.consumers(node)) == 1:
+        chain.append(node)
+        if node.inputs[0].output != MAIN:
+            break
+        node = node.inputs[0].node
+    return chain if isinstance(node.spec, OperatorSpec) else []
 
 
 def _passable(plan: Plan, node: Node) -> Node | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from .bound import memory_bound
+from .defer import may_write_in_place
 from .errors import PlanError
 from .graph import Graph
 from .hop import Infer
-from .hop_cells import may_write_in_place
 from .operator import OperatorSpec
 from .options import RunOptions, readable_bytes
 from .plan import Node, Plan, output_of

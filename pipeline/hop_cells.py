@@ -7,14 +7,12 @@ from typing import Any
 
 from .cells import Cell
 from .context import Context
-from .graph import MAIN
 from .hop import Infer
 from .last_hop import InferOperator
 from .ledger import Ledger, Trace
-from .operator import OperatorSpec
-from .plan import Node, Plan
+from .plan import Node
 
-__all__ = ["InferCell", "may_write_in_place"]
+__all__ = ["InferCell"]
 
 
 class InferCell(Cell):
@@ -65,18 +63,3 @@ class InferCell(Cell):
         self._last_end = self.last_end = self._now()
         self.busy_ns += self._last_end - started
         return outputs
-
-
-def may_write_in_place(plan: Plan, prefetch: Node) -> list[Node]:
-    """The steps above `prefetch` that may write columns straight into its slots: an unbroken chain of row-wise decoding.
-
-    Only steps that add columns and hand all others on qualify, so nothing between them and the slot can move the bytes.
-    """
-    chain = []
-    node = prefetch.inputs[0].node
-    while isinstance(node.spec, OperatorSpec) and node.spec.deferrable and len(plan.consumers(node)) == 1:
-        chain.append(node)
-        if node.inputs[0].output != MAIN:
-            break
-        node = node.inputs[0].node
-    return chain if isinstance(node.spec, OperatorSpec) else []

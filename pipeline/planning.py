@@ -7,7 +7,7 @@ lateness gates are put behind sources that feed event-time steps, row-wise decod
 
 from __future__ import annotations
 
-from .defer import defer_row_work
+from .defer import defer_row_work, may_write_in_place
 from .gates import insert_gates
 from .graph import MAIN, Graph
 from .hop import Infer, Prefetch
@@ -39,9 +39,16 @@ def build_plan(graph: Graph, threads: int, *, apart: bool = False) -> Plan:
 
 
 def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
-    """Divide the nodes, which must be in topological order, among threads."""
+    """Divide the nodes, which must be in topological order, among threads.
+
+    What decodes straight into the slots of the last hop has one batch in hand at a time and divides that among its threads.
+    In processes of their own there are no slots to decode into.
+    """
+    prefetches = [] if apart else [node for node in plan.nodes if isinstance(node.spec, Prefetch)]
+    in_place = {node for prefetch in prefetches for node in may_write_in_place(plan, prefetch)}
     for node in plan.nodes:
-        host = None if _starts_stage(plan, node) else plan.stage_of(node.inputs[0].node)
+        many = _asks_for_workers(node) and node not in in_place
+        host = None if _starts_stage(plan, node, many) else plan.stage_of(node.inputs[0].node)
         if host is not None and apart and _must_part(plan, host, node):
             host = None
         if host is not None:
@@ -52,7 +59,7 @@ def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
         stage = Stage(len(plan.stages), [node])
         if isinstance(node.spec, SourceSpec):
             stage.workers = node.options.parallelism or threads
-        elif _asks_for_workers(node):
+        elif many:
             stage.head, stage.workers = 1, node.options.parallelism or 1
             if node.options.least is not None and not apart:
                 stage.workers = min(stage.workers, threads)
@@ -80,7 +87,7 @@ def _extends_head(plan: Plan, stage: Stage, node: Node, *, joined: bool = True) 
     return len(plan.consumers(node.inputs[0].node)) == 1 and node.inputs[0].output == MAIN
 
 
-def _starts_stage(plan: Plan, node: Node) -> bool:
+def _starts_stage(plan: Plan, node: Node, many: bool) -> bool:
     if len(node.inputs) != 1:
         return True
     spec, producer = node.spec, node.inputs[0].node
@@ -97,7 +104,7 @@ def _starts_stage(plan: Plan, node: Node) -> bool:
         in_head = isinstance(home.entry.spec, SourceSpec) and (  # whose stage is the source and then `head` nodes
             producer is home.nodes[home.head] or (home.head and producer is home.nodes[home.head - 1])
         )
-        parallel_elsewhere = _asks_for_workers(node) and not in_head
+        parallel_elsewhere = many and not in_head
         return parallel_elsewhere or (
             spec.deferrable and not producer.stateless and not isinstance(producer.spec, SourceSpec)
         )

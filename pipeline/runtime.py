@@ -17,10 +17,11 @@ import pyarrow as pa
 from .cells import Cell, Receiver, Saver, SinkCell, Target, failure
 from .clock import Clock, RealClock
 from .context import BadRecord, Context, StageMetrics
+from .defer import may_write_in_place
 from .errors import DecodeError
 from .executor import Executor
 from .hop import Infer, Prefetch
-from .hop_cells import InferCell, may_write_in_place
+from .hop_cells import InferCell
 from .last_hop import InferOperator, NoBatches, Pass, PrefetchOperator
 from .ledger import Ledger
 from .memory import BufferPool
@@ -226,11 +227,17 @@ class Runtime:
         self.rings[node] = ring
         by_column = {column: name for name, column in infer.columns.items()}
         for above in may_write_in_place(self.plan, node):
-            if above in self._open_contexts:  # not one that runs in another process
+            if above in self._open_contexts and not self._is_concurrent(above):
                 self._open_contexts[above].allocate = lambda column, kind, rows: ring.allocate(
                     by_column.get(column, ""), kind, rows, self.stop
                 )
         self.cells[node] = Cell(index, node, PrefetchOperator(infer, ring, context), context)
+
+    def _is_concurrent(self, node: Node) -> bool:
+        """Whether several threads or other processes may work on batches of `node` at the same time."""
+        stage = self.plan.stage_of(node)
+        first = 1 if isinstance(stage.entry.spec, SourceSpec) else 0
+        return stage.workers > 1 and node in stage.nodes[first : first + stage.head]
 
     def measure_ceilings(self, seconds: float = 0.5, least: int = 5) -> None:
         """Run every model on the batch its slot still holds, without any input, and note the rate."""

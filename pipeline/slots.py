@@ -120,6 +120,7 @@ class SlotRing:
         self._free = deque(self.slots)
         self._changed = threading.Condition()
         self._held: Slot | None = None
+        self._filler = 0
 
     def _page_lock(self, nbytes: int) -> npt.NDArray[np.uint8]:
         import torch
@@ -132,9 +133,13 @@ class SlotRing:
     def reserve(self, stop: threading.Event) -> Slot | None:
         """The slot being filled; takes a free one if there is none yet. None if `stop` is set while waiting.
 
-        Called by the filling thread only; `fill` ends the reservation.
+        `fill` ends the reservation. Raises RuntimeError if another thread is filling it: they would share its memory.
         """
+        thread = threading.get_ident()
+        if self._held is not None and self._filler != thread:
+            raise RuntimeError("two threads are filling one slot")
         if self._held is None:
+            self._filler = thread
             with self._changed:
                 while not self._free:
                     if stop.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,6 +81,31 @@ def test_columns_decoded_into_a_slot_are_not_copied(runner: str) -> None:
     assert report["stages"]["spread"]["batches_in"] == 16  # it ran behind the batches, not before
     out = pa.Table.from_batches(list(stream.iterate(runner=runner)))
     assert np.allclose(np.asarray(out["score"]), np.asarray(TABLE["price"]) * 2)
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 4])
+@pytest.mark.parametrize("moved", [True, False], ids=["written before the batch", "written behind it"])
+def test_however_many_threads_decode_each_batch_has_a_slot_of_its_own(parallelism: int, moved: bool) -> None:
+    table = recording(5, 10_000)
+    stream = source(table, 20)
+    if moved:
+        stream = stream.map(Spread(), parallelism=parallelism).batch(64)
+    else:
+        stream = stream.batch(64).map(Spread(), parallelism=parallelism)
+    stream = stream.prefetch(depth=2).infer(WIDE)
+    out = pa.Table.from_batches(list(stream.iterate(runner="local", parallelism=parallelism)))
+    assert np.array_equal(np.asarray(out["seq"]), np.arange(10_000))
+    assert np.allclose(np.asarray(out["score"]), np.asarray(table["price"]) * 2)
+
+
+def test_two_threads_cannot_fill_one_slot() -> None:
+    ring, stop = SlotRing({"a": TensorSpec(pa.uint8(), (3,))}, 5, 3), threading.Event()
+    ring.reserve(stop)
+    with ThreadPoolExecutor(1) as other, pytest.raises(RuntimeError, match="two threads are filling one slot"):
+        other.submit(ring.reserve, stop).result()
+    ring.fill()
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(ring.reserve, stop).result() is ring.slots[1]
 
 
 def test_kept_columns_are_copied_out_before_the_slot_is_used_again() -> None:
