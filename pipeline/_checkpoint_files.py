@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .durable import sync
 from .errors import CheckpointError
 
 __all__ = ["CheckpointFiles", "LocalFiles", "RemoteFiles", "files_at"]
@@ -82,17 +83,17 @@ class LocalFiles(CheckpointFiles):
     def put(self, folder: str, files: Mapping[str, bytes]) -> None:
         target = self.root / folder
         target.mkdir(parents=True, exist_ok=True)
-        _sync(self.root)
+        sync(self.root)
         for name, data in files.items():
             (target / name).write_bytes(data)
-            _sync(target / name)
-        _sync(target)
+            sync(target / name)
+        sync(target)
 
     def publish(self, folder: str, name: str, data: bytes) -> None:
         self.put(folder, {f"{name}.tmp": data})
         target = self.root / folder
         (target / f"{name}.tmp").replace(target / name)
-        _sync(target)
+        sync(target)
 
     def remove(self, folder: str, name: str) -> None:
         (self.root / folder / name).unlink(missing_ok=True)
@@ -193,11 +194,3 @@ def _is_same(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -139,6 +139,13 @@ class RunFiles:
         self._index.close()
         self._blobs.close()
 
+    def empty(self) -> None:
+        """Forget all records: the run begins anew."""
+        self._index.truncate(0)
+        self._index.seek(0)
+        self._blobs.truncate(0)
+        self._offset = self._blobs.seek(0)
+
     def append(self, step: str, record: BadRecord, digest: str) -> None:
         """Write `record` so that it survives this process: its bytes first, then the line that names them."""
         self._blobs.write(record.data)

@@ -84,7 +84,7 @@ class Sizer:
 
 def failure(node: Node, error: BaseException) -> PenstockError:
     """The error a user sees when a step fails: which step, written where, and the cause."""
-    if isinstance(error, (RunError, DecodeError)):
+    if isinstance(error, DecodeError) or (isinstance(error, RunError) and str(error).startswith("step ")):
         return error
     text = f"{type(error).__name__}: {error}" if not isinstance(error, PenstockError) else str(error)
     failed = RunError(f"step {node.id!r} ({node.site}): {text}")
@@ -107,7 +107,7 @@ class Cell:
         self.size = Sizer(node.in_schemas[0]) if node.inputs else Sizer(node.schema)
         self.out_size = Sizer(node.schema)
         self._isolates = node.stateless
-        #: Whether a step that fails on every row ends the run here; where several processes run it, their host judges.
+        #: Whether a step that fails on every row ends the run here; else `judge` is called where the order is kept.
         self.judges = True
         self._projection = node.projection
         self._steers = getattr(type(operator), "watermark", Operator.watermark) is not Operator.watermark
@@ -123,8 +123,8 @@ class Cell:
         if self.side_down.get(name):
             self._side_rows.append((name, batch))
 
-    def work(self, batch: Any, port: int) -> Sequence[Any]:
-        """Run the operator on one batch, isolating bad rows where it is stateless."""
+    def work(self, batch: Any, port: int, failed: list[BadRecord] | None = None) -> Sequence[Any]:
+        """Run the operator on one batch, isolating bad rows where it is stateless; they are added to `failed` too."""
         if self.guard is not None and (guarded := self.guard.work(self, batch)) is not None:
             return guarded
         try:
@@ -132,30 +132,30 @@ class Cell:
         except Exception as error:
             if not self._isolates or isinstance(error, (DecodeError, RunError)) or self.context.stop.is_set():
                 raise failure(self.node, error) from error
-            return self._isolate(batch, error)
+            return self._isolate(batch, [] if failed is None else failed)
 
-    def _isolate(self, batch: pa.RecordBatch, error: Exception) -> Sequence[pa.RecordBatch]:
+    def _isolate(self, batch: pa.RecordBatch, failed: list[BadRecord]) -> Sequence[pa.RecordBatch]:
         allocate, self.context.allocate = self.context.allocate, None
-        failed: list[BadRecord] = []
         try:
-            out = process_isolating(self.operator, batch, f"{self.node.id} ({self.node.site})", failed)
+            out = process_isolating(self.operator, batch, self.operation, failed)
         finally:
             self.context.allocate = allocate
-        if self.judges and len(failed) == batch.num_rows > 1 and not self.metrics.rows_out:
-            raise self._fails(str(error))
+        if self.judges:
+            self.judge(failed, batch.num_rows)
         for record in failed:
             self.context.quarantine(record)
         return (pa.concat_batches(out),) if len(out) > 1 else out
 
-    def _fails(self, error: str) -> RunError:
-        return RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {error}")
+    def judge(self, failed: Sequence[BadRecord], rows: int) -> None:
+        """Raise RunError if all of several `rows` failed in this step, and none has come out of it before."""
+        if len(failed) == rows > 1 and not self.metrics.rows_out:
+            why = failed[0].error.partition(": ")[2]
+            raise RunError(f"step {self.node.id!r} ({self.node.site}) fails on every row: {why}")
 
-    def judge(self, bad: Sequence[BadRecord]) -> None:
-        """Raise RunError if all rows of a batch failed, in another process, and none has come out before."""
-        metrics, operation = self.metrics, f"{self.node.id} ({self.node.site})"
-        failed = [record.error for record in bad if record.operation == operation]
-        if len(failed) > 1 and not metrics.rows_out and metrics.quarantined + len(failed) == metrics.rows_in:
-            raise self._fails(failed[0].partition(": ")[2])
+    @property
+    def operation(self) -> str:
+        """What the records of rows that fail here say was being done."""
+        return f"{self.node.id} ({self.node.site})"
 
     def project(self, batch: Any) -> Any:
         """The batch in the column order the user saw, where the plan moved this step."""

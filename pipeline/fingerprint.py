@@ -48,6 +48,8 @@ def _value(value: Any) -> Any:
         return f"{value.dtype} {value.shape} {xxhash.xxh3_64_hexdigest(np.ascontiguousarray(value).data)}"
     if isinstance(value, (pa.Schema, pa.DataType)):
         return str(value)
+    if isinstance(value, (pa.Table, pa.RecordBatch)):
+        return f"{value.num_rows} rows of {value.schema}"
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
         name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"

@@ -73,13 +73,19 @@ class Flow:
         chosen = runner or ("local" if ray is None else "ray")
         if ray is not None and chosen != "ray":
             raise PlanError(f"ray={ray!r} is the address of a cluster, the runner {chosen!r} has none")
+        checked = RunOptions(**options)
+        if checked.resume:
+            from .resume import completed_report
+
+            if (done := completed_report(checked)) is not None:
+                return done
         if chosen == "ray":
             from .cluster.run import run_on_ray
 
-            return run_on_ray(self.graph, RunOptions(**options), ray or "auto", progress, report)
+            return run_on_ray(self.graph, checked, ray or "auto", progress, report)
         from .run import run
 
-        return run(self.graph, chosen, RunOptions(**options), progress, report)
+        return run(self.graph, chosen, checked, progress, report)
 
     def __reduce__(self) -> tuple[type[Flow], tuple[tuple[Step, ...]]]:
         return Flow, (self.steps,)

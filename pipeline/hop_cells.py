@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .cells import Cell
-from .context import Context
+from .context import BadRecord, Context
 from .hop import Infer
 from .last_hop import InferOperator
 from .ledger import Ledger, Trace
@@ -57,9 +57,9 @@ class InferCell(Cell):
             self.first_start = started
         super().push(batch, port, trace)
 
-    def work(self, batch: Any, port: int) -> Sequence[Any]:
+    def work(self, batch: Any, port: int, failed: list[BadRecord] | None = None) -> Sequence[Any]:
         started = self._now()
-        outputs = super().work(batch, port)
+        outputs = super().work(batch, port, failed)
         self._last_end = self.last_end = self._now()
         self.busy_ns += self._last_end - started
         return outputs

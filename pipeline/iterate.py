@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from .deliver import Deliver, Delivery
+from .errors import PlanError
 from .graph import Graph, Port, Step, StepOptions
 from .inline import step_inline
 from .options import RunOptions
@@ -23,7 +24,11 @@ def delivery_step(port: Port) -> Step:
 
 
 def iterate(port: Port, *, runner: str = "local", **options: Any) -> Iterator[pa.RecordBatch]:
-    """The batches of a stream's `port`, in order. Closing the iterator stops the run."""
+    """The batches of a stream's `port`, in order. Closing the iterator stops the run. Raises PlanError for a runner that has
+    no way to feed a Python loop.
+    """
+    if runner == "ray":
+        raise PlanError("a Python loop runs with runner='local' or 'inline'; end the stream in a sink to run on Ray")
     return _batches(Graph((delivery_step(port),)), runner, RunOptions(**options))
 
 

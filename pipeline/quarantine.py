@@ -11,16 +11,19 @@ import heapq
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import _quarantine_files as files
 from ._quarantine_files import QuarantinedRecord
 from .context import BadRecord
 
-__all__ = ["Quarantine", "QuarantinedRecord", "read_quarantine"]
+__all__ = ["Identity", "Quarantine", "QuarantinedRecord", "read_quarantine"]
+
+#: What a record is known by when it comes again.
+Identity: TypeAlias = tuple[Any, ...]
 
 #: What a record takes in memory beside its bytes and texts.
 _OVERHEAD = 400
@@ -56,9 +59,8 @@ class Quarantine:
         self._cutoff: files.SortKey | None = None
         self._files: files.RunFiles | None = None
         self._closed = False
-        #: What comes again after a crash, and what has come since the last checkpoint: the same row may fail twice.
-        self._known: Counter[files.SortKey] = Counter()
-        self._since: list[files.SortKey] = []
+        #: What is put aside already and comes again after a crash; the same row may fail twice.
+        self._known: Counter[Identity] = Counter()
 
     @property
     def total(self) -> int:
@@ -74,7 +76,7 @@ class Quarantine:
             if self._closed:
                 raise ValueError(f"this quarantine is closed; {record.operation} at {record.place} came too late")
             same = _identity(key)
-            self._since.append(same)
+            self.taken(same)
             if self._known[same]:  # put aside before the crash, and met again since
                 self._known[same] -= 1
                 return
@@ -121,20 +123,22 @@ class Quarantine:
             record = BadRecord(**{name: value for name, value in item.items() if name != "step"})
             self._remember(item["step"], record, files.data_digest(record.data))
 
-    def mark(self) -> int:
-        """Where a checkpoint begins, for `forget`."""
-        return len(self._since)
+    def taken(self, identity: Identity) -> None:
+        """Called, one thread at a time, with what each record that comes is known by."""
 
-    def forget(self, mark: int) -> None:
-        """The checkpoint that began at `mark` is stored: what came before will not come again."""
+    def expect(self, identities: Iterable[Identity]) -> None:
+        """These are put aside already and will come once more: they are not counted again."""
         with self._lock:
-            del self._since[:mark]
+            self._known.update(identities)
 
-    def rewind(self) -> None:
-        """The run goes back to its last checkpoint: what came since will come again, and is known then."""
+    def empty(self) -> None:
+        """Forget all records: the run begins anew."""
         with self._lock:
-            self._known.update(self._since)
-            self._since.clear()
+            self.counts.clear()
+            self._kept.clear()
+            self._kept_bytes, self._cutoff = 0, None
+            if self._files is not None:
+                self._files.empty()
 
     def _remember(self, step: str, record: BadRecord, digest: str) -> None:
         key = files.sort_key(step, record, digest)
@@ -159,7 +163,7 @@ class Quarantine:
                 self._files = None
 
 
-def _identity(key: files.SortKey) -> files.SortKey:
+def _identity(key: files.SortKey) -> Identity:
     """What a record is known by when it comes again: how its row lay in memory, and so its bytes, may have changed."""
     step, unnumbered, seq, _, place, operation, *_ = key
     return key if unnumbered else (step, seq, place, operation)

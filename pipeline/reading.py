@@ -7,6 +7,7 @@ and how many rows of the next one have gone out already.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,7 @@ class Work:
     block: Block | None = None
     costs: list[tuple[Cell, int, int, int]] = field(default_factory=list)
     asides: list[tuple[Cell, Aside]] = field(default_factory=list)
+    failed: list[tuple[Cell, list[BadRecord]]] = field(default_factory=list)
     error: BaseException | None = None
     trace: Trace | None = None
 
@@ -66,6 +68,8 @@ class Head:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells = list(cells)
+        for cell in self.cells:
+            cell.judges = False
 
     def run(self, work: Work, batches: Sequence[Any], trace: Trace | None, clock: Any) -> None:
         """Send `batches` through the chain; results are left in `work`."""
@@ -74,7 +78,10 @@ class Head:
             following: list[tuple[Any, Trace | None]] = []
             for batch, earlier in current:
                 started = clock()
-                outputs = cell.work(batch, 0)
+                failed: list[BadRecord] = []
+                outputs = cell.work(batch, 0, failed)
+                if failed:
+                    work.failed.append((cell, failed))
                 ended = clock()
                 work.costs.append((cell, batch.num_rows, cell.size(batch), ended - started))
                 for out in outputs:
@@ -84,8 +91,10 @@ class Head:
         work.batches.extend(current)
 
     def settle(self, work: Work) -> None:
-        """Add the work's costs to the cells' counters."""
+        """Add the work's costs to the cells' counters. Raises RunError if a step fails on every row."""
+        worked: Counter[Cell] = Counter()
         for cell, rows, nbytes, spent in work.costs:
+            worked[cell] += rows
             metrics = cell.metrics
             metrics.batches_in += 1
             metrics.rows_in += rows
@@ -96,10 +105,12 @@ class Head:
                 cell.context.drop(reason, rows)
             for what, count in aside.noted.items():
                 cell.context.note(what, count)
-            cell.judge(aside.bad)
             for record in aside.bad:
                 cell.context.quarantine(record)
             cell.context.copied(aside.copied)
+            cell.judge([record for record in aside.bad if record.operation == cell.operation], worked[cell])
+        for cell, failed in work.failed:
+            cell.judge(failed, worked[cell])
         for before, after in zip(self.cells, self.cells[1:], strict=False):
             before.metrics.rows_out = after.metrics.rows_in
             before.metrics.batches_out = after.metrics.batches_in

@@ -187,11 +187,6 @@ def run(
     write_to: str | Path | None = None,
 ) -> Report:
     """Run `graph` to its end; see `Flow.run`. The report of a run that fails or is stopped is written too."""
-    if options.resume:
-        from .resume import completed_report
-
-        if (done := completed_report(options)) is not None:
-            return done
     with session(graph, runner, options) as current:
         clock = current.runtime.clock.monotonic_ns
         try:

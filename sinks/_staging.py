@@ -18,9 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..pipeline.context import Context
+from ..pipeline.durable import sync
 from ..pipeline.errors import GraphError, RunError
 
-__all__ = ["Staging", "interrupted_commit", "refuse_existing", "refuse_stranger", "sync"]
+__all__ = ["Staging", "interrupted_commit", "refuse_existing", "refuse_stranger"]
 
 _LOCK = ".lock"
 _COMMIT = ".commit.json"
@@ -232,12 +233,3 @@ def _between(paths: Iterable[Path], top: Path) -> list[Path]:
                 break
             found.add(folder)
     return sorted(found)
-
-
-def sync(path: Path) -> None:
-    """Have the system write a file or folder to its disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

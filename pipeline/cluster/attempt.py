@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,13 +28,15 @@ from .staffing import Seat
 
 __all__ = ["SILENCE", "Attempt", "describe"]
 
+log = logging.getLogger("penstock")
+
 #: Seconds that a process gets to answer, and to open what it is told to (a model may be loaded).
 _ANSWER = 10.0
 _OPEN = 300.0
 #: Seconds between two questions to a host, and to others, of whom only their silence is news; for each process that there
 #: is it is a little more, so that the driver spends a fraction of its time on asking, however large the cluster.
 _ASK_HOSTS, _ASK_OTHERS, _ASK_MORE = 0.1, 4.0, 0.001
-#: Seconds of silence after which a process counts as lost although nobody has seen it die.
+#: Seconds without an answer to a question after which a process counts as lost although nobody has seen it die.
 SILENCE = 10.0
 
 
@@ -61,8 +63,7 @@ class Attempt:
         self._calibration = calibration
         self._stored_layout = ray.put(layout)
         self.statuses: dict[Seat, Status] = {}
-        self._asking: dict[Any, Seat] = {}
-        self._heard: dict[Seat, int] = {}
+        self._asking: dict[Any, tuple[Seat, int]] = {}
         self._due: dict[Seat, int] = {}
         self.staff = Staff()
         for seat, handle in self.handles.items():
@@ -92,10 +93,8 @@ class Attempt:
             self.runtime.save_to(saving)
         self.local = LocalRun(self.runtime)
         hosts = [handle for seat, handle in self.handles.items() if seat.kind == "host"]
-        self._get([handle.actor.start.remote(self.number) for handle in hosts], _ANSWER)
+        self._get([handle.actor.start.remote(self.number) for handle in hosts], _OPEN)
         self.local.start()
-        now = self.runtime.clock.monotonic_ns()
-        self._heard = dict.fromkeys(self.handles, now)
 
     def _tell(self, seats: Sequence[Seat], saves: bool = False) -> None:
         become = [(self.handles[seat].actor.become, self._role(seat, saves)) for seat in seats]
@@ -136,24 +135,23 @@ class Attempt:
         if self.local is not None and self.local.error is not None:
             self._raise(self.local.error)
         now = self.runtime.clock.monotonic_ns()
-        busy = set(self._asking.values())
+        busy = {seat for seat, _ in self._asking.values()}
         more = len(self.handles) * _ASK_MORE
         for seat, handle in self.handles.items():
             if seat not in busy and now >= self._due.get(seat, 0):
                 self._due[seat] = now + int(1e9 * (more + (_ASK_HOSTS if seat.kind == "host" else _ASK_OTHERS)))
-                self._asking[handle.actor.status.remote(self.number)] = seat
+                self._asking[handle.actor.status.remote(self.number)] = (seat, now)
         ready, _ = ray.wait(list(self._asking), num_returns=len(self._asking), timeout=0)
         for reference in ready:
-            seat = self._asking.pop(reference)
+            seat, _ = self._asking.pop(reference)
             try:
                 status: Status = ray.get(reference)
             except RayError as error:
                 self._raise(error, f"the process of {describe(self.layout, seat)} is gone: ")
                 raise
-            self._heard[seat] = now
             self._take(seat, status)
-        for seat, heard in self._heard.items():
-            if now - heard > SILENCE * 1e9:
+        for seat, asked in self._asking.values():
+            if now - asked > SILENCE * 1e9:
                 raise Lost(f"the process of {describe(self.layout, seat)} has not answered for {SILENCE:.0f} s")
 
     def _take(self, seat: Seat, status: Status) -> None:
@@ -175,7 +173,7 @@ class Attempt:
     def look_last(self) -> None:
         """The last word of everyone, after the end."""
         hosts = {seat: handle for seat, handle in self.handles.items() if seat.kind == "host"}
-        answers = self._get([handle.actor.status.remote(self.number) for handle in hosts.values()], SILENCE)
+        answers = self._get([handle.actor.status.remote(self.number) for handle in hosts.values()], _OPEN)
         for seat, status in zip(hosts, answers, strict=True):
             self._take(seat, status)
 
@@ -217,14 +215,12 @@ class Attempt:
     def admit(self, seat: Seat, actor: Any) -> None:
         """A newcomer with a role is one of us from now on."""
         self.handles[seat] = Handle(actor, self.number)
-        self._heard[seat] = self.runtime.clock.monotonic_ns()
 
     def release(self, seat: Seat) -> None:
         """Nothing is expected of this one any more."""
         del self.handles[seat]
-        self._heard.pop(seat, None)
         self.statuses.pop(seat, None)
-        self._asking = {reference: asked for reference, asked in self._asking.items() if asked != seat}
+        self._asking = {reference: asked for reference, asked in self._asking.items() if asked[0] != seat}
 
     def resize(self, stage: int) -> Any:
         """Tell the host of a pool who is in it; `resized` has the answer."""
@@ -249,8 +245,10 @@ class Attempt:
         self.part.wake()
         if self.local is not None:
             self.local.join(2.0)
-        with contextlib.suppress(Exception):
+        try:
             self.runtime.close(commit=False, keep=keep)
+        except Exception:
+            log.exception("what the sinks had staged could not be put away")
 
 
 def describe(layout: Layout, seat: Seat) -> str:

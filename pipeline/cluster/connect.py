@@ -13,6 +13,8 @@ from typing import Any
 from ..errors import MissingExtraError, PenstockError
 from .staffing import Cluster
 
+log = logging.getLogger("penstock")
+
 __all__ = ["connected", "spilled_bytes", "view"]
 
 
@@ -62,10 +64,18 @@ def view() -> Cluster:
     return Cluster(ray.cluster_resources(), cpus, int(min(stores, default=0)))
 
 
-def spilled_bytes() -> int:
-    """Bytes that the object stores of all nodes have spilled to disk since they were started."""
-    import ray
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+def spilled_bytes() -> int | None:
+    """Bytes that the object stores of all nodes have spilled to disk since they were started; None if Ray does not say.
 
-    state = get_state_from_address(ray.get_runtime_context().gcs_address)
-    return int(get_memory_info_reply(state).store_stats.spilled_bytes_total)
+    Ray has no public call for it, and asks every node: one that is just being lost makes it fail.
+    """
+    import ray
+
+    try:
+        from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+        state = get_state_from_address(ray.get_runtime_context().gcs_address)
+        return int(get_memory_info_reply(state).store_stats.spilled_bytes_total)
+    except (ImportError, AttributeError, RuntimeError, ray.exceptions.RayError) as error:
+        log.warning("Ray does not say how much was spilled: %s", error)
+        return None

@@ -32,7 +32,6 @@ class HeadProcess:
             context = self.context(node)
             self.gathering.watch(context)
             cells.append(Cell(plan.nodes.index(node), node, node.spec.open(context, *node.in_schemas), context))
-            cells[-1].judges = False
         self.head = Head(cells)
 
     def context(self, node: Node) -> Context:

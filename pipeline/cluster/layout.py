@@ -9,7 +9,7 @@ stateless head of a stage or the parts of a keyed step; hosts call them and keep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import PlanError
@@ -70,11 +70,16 @@ class Layout:
         return self.plan.stages[index]
 
 
-def lay_out(plan: Plan, readers: int, resources: Mapping[str, float]) -> Layout:
-    """A layout for a cluster with `resources` in all; `readers` processes for each source unless its step says otherwise."""
+def lay_out(plan: Plan, readers: int, resources: Mapping[str, float], *, paced: bool = False) -> Layout:
+    """A layout for a cluster with `resources` in all; `readers` processes for each source unless its step says otherwise.
+
+    `paced`: sources are replayed at a speed; those that start together share a host, and so one schedule.
+    """
     driver = Host(DRIVER, "driver")
     layout = Layout(plan, [driver])
     groups = _groups(plan)
+    if paced:
+        _keep_together([stage for stage in plan.stages if isinstance(stage.entry.spec, SourceSpec)], groups)
     hosts: dict[str, Host] = {"driver": driver}
     for stage in plan.stages:
         key = groups[stage.index]
@@ -145,6 +150,14 @@ def _groups(plan: Plan) -> dict[int, str]:
     for stage in reversed(floating):  # downstream first: an order is kept where the next serial step is
         groups[stage.index] = _beside(plan, stage, groups)
     return groups
+
+
+def _keep_together(stages: Sequence[Stage], groups: dict[int, str]) -> None:
+    """Put `stages` on one host: where they are if it is one already, else one of their own."""
+    if len({groups[stage.index] for stage in stages}) < 2:
+        return
+    for stage in stages:
+        groups[stage.index] = "sources"
 
 
 def _component(plan: Plan, stage: Stage) -> str:

@@ -65,7 +65,6 @@ class Member:
     """The actor. `become` comes first; then the calls of that role."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._attempt = -1
         self._at_work: Any = None
 

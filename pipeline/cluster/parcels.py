@@ -32,11 +32,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A batch that lies in the object store, perhaps on another node: `reference` leads to ``[batch]``."""
+    """A batch that lies in the object store, perhaps on another node: `reference` leads to a list, of which it is one."""
 
     reference: Any
     rows: int
     nbytes: int
+    index: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -62,9 +63,7 @@ def packed(batch: Any) -> tuple[Any, int]:
 def opened(parcel: Any, resolve: Any = None) -> Any:
     """The batch in a parcel; `resolve` (ray.get) is asked for what lies elsewhere."""
     if isinstance(parcel, Elsewhere):
-        parcel = resolve(parcel.reference)
-        if isinstance(parcel, list):
-            return opened(parcel[0]) if len(parcel) == 1 else pa.concat_batches([opened(p) for p in parcel])
+        parcel = resolve(parcel.reference)[parcel.index]
     if isinstance(parcel, Cut):
         with pa.ipc.open_stream(parcel.data) as reader:
             return reader.read_next_batch()

@@ -137,6 +137,5 @@ class RemotePool:
             self.copied_bytes += copied + computed.copied
         ended = self._now()
         trace: Trace = (work.trace, head.cells[-1].index, started, ended, 0, "")
-        if computed.sizes:
-            rows = sum(size[0] for size in computed.sizes)
-            work.batches = [(Elsewhere(batches, rows, sum(size[1] for size in computed.sizes)), trace)]
+        sizes = enumerate(computed.sizes)
+        work.batches = [(Elsewhere(batches, rows, nbytes, index), trace) for index, (rows, nbytes) in sizes]

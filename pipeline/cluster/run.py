@@ -25,11 +25,6 @@ def run_on_ray(
     write_to: str | Path | None = None,
 ) -> Report:
     """Run `graph` to its end on the cluster at `address`; see `Flow.run`."""
-    if options.resume:
-        from ..resume import completed_report
-
-        if (done := completed_report(options)) is not None:
-            return done
     with connected(address):
         from .session import ClusterRun
 

@@ -7,7 +7,6 @@ kind of loss, and the rows cannot depend on which it was. Without checkpoints th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from ..operator import State
 from ..options import RunOptions
 from ..planning import build_plan
 from ..prepare import calibrate
-from ..quarantine import Quarantine
+from ..quarantine import Identity, Quarantine
 from ..resume import Resumption, open_store
 from ..source import SourceSpec
 from ..watch import Progress, Watch
@@ -72,11 +71,10 @@ class ClusterRun:
                 "a Python loop runs with runner='local' or 'inline'; end the stream in a sink to run on Ray"
             )
         readers = options.parallelism or default_readers(self.cluster, sources_of(self.plan.nodes))
-        self.layout = lay_out(self.plan, readers, self.cluster.resources)
+        self.layout = lay_out(self.plan, readers, self.cluster.resources, paced=options.speed is not None)
         self.bound = check_budget(self.plan, options)
         self.budgets = budgets_of(self.layout, self.cluster, options)
-        self.resumption: Resumption | None = open_store(self.plan, options) if options.checkpoint is not None else None
-        self.quarantine = _Kept(options.quarantine)
+        self.quarantine = _Kept(options.quarantine, remembers=options.checkpoint is not None)
         self.crew = Crew(seats(self.layout, self.cluster), self.layout)
         self.totals = _Totals()
         self.suspicion = Suspicion(ray.get_runtime_context().get_job_id())
@@ -90,6 +88,8 @@ class ClusterRun:
         self._begun = self.clock.monotonic_ns()
         self.started = self._begun
         self.setup_ns = 0
+        # last: nothing behind this may fail and leave the store locked
+        self.resumption: Resumption | None = open_store(self.plan, options) if options.checkpoint is not None else None
 
     def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
         """Run to the end, over as many attempts as it takes. Raises the error of a step, or RunError when it gives up."""
@@ -238,37 +238,53 @@ class ClusterRun:
 
     def cluster_report(self) -> dict[str, Any]:
         """What the report says of the cluster."""
-        with contextlib.suppress(Exception):
-            spilled = spilled_bytes() - self._spilled_before
-            return {
-                "nodes": self.cluster.nodes,
-                "processes": len(self.crew),
-                "restarts": len(self.totals.losses),
-                "losses": self.totals.losses[:20],
-                "spilled_bytes": spilled,
-                "moved_bytes": self.totals.moved_bytes,
-                "copied_bytes": self.totals.copied_bytes,
-                "edge_credit_bytes": min(self.budgets.values(), default=0),
-                "scaling": self.scaling.report(self.started),
-                "run": self.metrics.run,
-            }
-        return {}
+        before, after = self._spilled_before, spilled_bytes()
+        return {
+            "nodes": self.cluster.nodes,
+            "processes": len(self.crew),
+            "restarts": len(self.totals.losses),
+            "losses": self.totals.losses[:20],
+            "spilled_bytes": None if before is None or after is None else after - before,
+            "moved_bytes": self.totals.moved_bytes,
+            "copied_bytes": self.totals.copied_bytes,
+            "edge_credit_bytes": min(self.budgets.values(), default=0),
+            "scaling": self.scaling.report(self.started),
+            "run": self.metrics.run,
+        }
 
 
 class _Kept(Quarantine):
-    """The quarantine of a run over all its attempts, which may not close it."""
+    """The quarantine of a run over all its attempts, which may not close it.
 
-    def __init__(self, path: Any) -> None:
+    Where there are checkpoints, what came since the last one is remembered: after a loss it comes again. Without, a loss
+    empties the quarantine as it does the sinks.
+    """
+
+    def __init__(self, path: Any, *, remembers: bool) -> None:
         super().__init__(path)
+        self._remembers = remembers
+        self._since: list[Identity] = []
         self._mark = 0
+
+    def taken(self, identity: Identity) -> None:
+        if self._remembers:
+            self._since.append(identity)
 
     def begin(self) -> None:
         """A checkpoint begins."""
-        self._mark = self.mark()
+        self._mark = len(self._since)
 
     def stored(self) -> None:
-        """It is stored."""
-        self.forget(self._mark)
+        """It is stored: what came before it will not come again."""
+        del self._since[: self._mark]
+        self._mark = 0
+
+    def rewind(self) -> None:
+        """The run goes back to its last checkpoint: what came since will come again, and is known then."""
+        if not self._remembers:
+            self.empty()
+        self.expect(self._since)
+        self._since, self._mark = [], 0
 
     def close(self) -> None: ...
 

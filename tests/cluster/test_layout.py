@@ -19,8 +19,8 @@ from streams import identity, recording
 CLUSTER = Cluster({"CPU": 16.0}, [8.0, 8.0], 1 << 30)
 
 
-def laid_out(flow: Flow, readers: int = 2, **resources: float) -> Layout:
-    return lay_out(build_plan(flow.graph, 1, apart=True), readers, {"CPU": 16.0, **resources})
+def laid_out(flow: Flow, readers: int = 2, *, paced: bool = False, **resources: float) -> Layout:
+    return lay_out(build_plan(flow.graph, 1, apart=True), readers, {"CPU": 16.0, **resources}, paced=paced)
 
 
 def where(layout: Layout) -> dict[str, list[str]]:
@@ -55,6 +55,16 @@ def test_what_has_no_serial_step_is_put_in_order_by_the_driver() -> None:
 def test_independent_pipelines_have_hosts_of_their_own() -> None:
     flow = rows(0).batch(5).write(sinks.Null()) + rows(1).batch(5).write(sinks.Null())
     assert len(laid_out(flow).hosts) == 3
+
+
+def test_sources_that_are_replayed_at_a_speed_share_a_host_and_so_a_schedule() -> None:
+    flow = rows(0).batch(5).write(sinks.Null()) + rows(1).write(sinks.Null())
+    layout = laid_out(flow, paced=True)
+    reading = [node for node in layout.plan.nodes if node.id in ("read", "read-2")]
+    assert len({layout.host_of(node).index for node in reading}) == 1
+    assert all(layout.host_of(producer).index != DRIVER for producer, _, _ in edges(layout))
+    one = laid_out(rows().map(identity).write(sinks.Null()), paced=True)
+    assert [host.index for host in one.hosts] == [DRIVER]
 
 
 def test_the_model_has_a_host_with_the_gpu_where_there_is_one() -> None:

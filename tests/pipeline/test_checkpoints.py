@@ -261,7 +261,7 @@ def sabotage(store: CheckpointStore, saboteur: Saboteur, patch: pytest.MonkeyPat
         for owner, name in LOCAL_OPERATIONS:
             wrapped = saboteur.wrap(getattr(owner, name))
             patch.setattr(owner, name, lambda self, *a, _f=wrapped, **k: _f(self, *a, **k))
-        patch.setattr(_checkpoint_files, "_sync", saboteur.wrap(_checkpoint_files._sync))
+        patch.setattr(_checkpoint_files, "sync", saboteur.wrap(_checkpoint_files.sync))
     else:
         assert isinstance(files, RemoteFiles)
         for name in REMOTE_OPERATIONS:
