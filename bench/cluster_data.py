@@ -116,7 +116,7 @@ def _stream(work: Work, given: str) -> Any:
         camera = ps.read(sources.Mcap(given).topic(work.topic), parallelism=CORES)
         if work.same:
             return camera.map(decode_arrow).batch(FRAME_ROWS)
-        return camera.map(ops.DecodeImage(SIDE, SIDE), parallelism=CORES).batch(FRAME_ROWS)
+        return camera.map(ops.DecodeImage(SIDE, SIDE)).batch(FRAME_ROWS)
     if work.peer == "from_arrow, ticks":
         source: Any = sources.Rows(tuple(arrow_batches(given)), rows_per_batch=TICK_ROWS)
     else:

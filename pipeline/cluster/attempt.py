@@ -22,6 +22,7 @@ from .hostrun import HostSetup, Status
 from .layout import DRIVER, Layout
 from .losses import Lost, loss_of, step_error
 from .member import Handle, PartRole, PoolRole, ReadRole, Role
+from .opening import Opening
 from .outbox import LARGEST
 from .part import Part, Staff
 from .staffing import Seat
@@ -83,23 +84,35 @@ class Attempt:
         self.local: LocalRun | None = None
 
     def open(self, saving: Checkpointing | None) -> None:
-        """Give everyone a role, those first on whom others depend, then begin. Raises Lost, or what could not be opened."""
-        layout, saves = self.layout, saving is not None
-        leaning = [s for s in self.handles if s.kind == "host" and layout.leans_on_others(layout.hosts[int(s.serves)])]
-        self._tell([seat for seat in self.handles if seat not in leaning], saves)
-        self._tell(leaning, saves)
+        """Give everyone a role, and begin. Raises Lost, or what could not be opened.
+
+        A host gets its role when those who serve it have theirs, and begins when the hosts it pulls from have theirs: so
+        what is read and decoded fills the edges while a model is still being loaded.
+        """
+        opening = Opening(self.layout, self.handles)
+        under_way: dict[Any, tuple[Seat, bool]] = {}
+        while True:
+            for seat in opening.to_brief():
+                become = self.handles[seat].actor.become
+                under_way[become.remote(self.number, self._role(seat, saving is not None), self._stored_layout)] = seat, True
+            for seat in opening.to_start():
+                under_way[self.handles[seat].actor.start.remote(self.number)] = seat, False
+            if not under_way:
+                break
+            ready, _ = ray.wait(list(under_way), timeout=_OPEN)
+            if not ready:
+                late = ", ".join(sorted({describe(self.layout, seat) for seat, _ in under_way.values()}))
+                raise Lost(f"{late} could not begin within {_OPEN:.0f} s")
+            self._get(ready, _ANSWER)
+            for reference in ready:
+                seat, briefed = under_way.pop(reference)
+                if briefed:
+                    opening.briefed.add(seat)
         self.runtime.open()
         if saving is not None:
             self.runtime.save_to(saving)
         self.local = LocalRun(self.runtime)
-        hosts = [handle for seat, handle in self.handles.items() if seat.kind == "host"]
-        self._get([handle.actor.start.remote(self.number) for handle in hosts], _OPEN)
         self.local.start()
-
-    def _tell(self, seats: Sequence[Seat], saves: bool = False) -> None:
-        become = [(self.handles[seat].actor.become, self._role(seat, saves)) for seat in seats]
-        asked = [call.remote(self.number, role, self._stored_layout) for call, role in become]
-        self._get(asked, _OPEN)
 
     def _role(self, seat: Seat, saves: bool) -> Role:
         layout = self.layout

@@ -53,11 +53,11 @@ class Layout:
         stage = self.plan.stage_of(node)
         return next(host for host in self.hosts if stage in host.stages)
 
-    def leans_on_others(self, host: Host) -> bool:
-        """Whether `host` calls readers, pools or parts as soon as it is opened."""
-        nodes = [node for stage in host.stages for node in stage.nodes]
-        pooled = any(stage.index in self.pools for stage in host.stages)
-        return pooled or any(isinstance(node.spec, SourceSpec) or node in self.parts for node in nodes)
+    def host_served_by(self, kind: str, serves: str) -> Host:
+        """Who calls a reader of source `serves`, a worker in the pool of stage `serves`, or a part of step `serves`."""
+        if kind == "pool":
+            return self.host_of(self.stage(int(serves)).entry)
+        return self.host_of(next(node for node in self.plan.nodes if node.id == serves))
 
     def imports(self, kind: str, serves: str) -> list[str]:
         """Modules that a process will need and that take long to import."""
@@ -146,10 +146,27 @@ def _groups(plan: Plan) -> dict[int, str]:
             groups[stage.index] = entry.id
         else:
             groups[stage.index] = f"steps-{_component(plan, stage)}"
+    _join_models(plan, groups)
     _name_after_members(plan, groups)
     for stage in reversed(floating):  # downstream first: an order is kept where the next serial step is
         groups[stage.index] = _beside(plan, stage, groups)
     return groups
+
+
+def _join_models(plan: Plan, groups: dict[int, str]) -> None:
+    """Light steps that only a model's host reads run there: a process of their own would cost more than it does."""
+    models = {node.id for node in plan.nodes if isinstance(node.spec, Infer)}
+    for stage in reversed(plan.stages):
+        if not groups.get(stage.index, "").startswith("steps-"):
+            continue
+        readers = {node for member in stage.nodes for node, _ in plan.consumers(member)} - set(stage.nodes)
+        after = {groups.get(plan.stage_of(node).index, "") for node in readers}
+        if len(after) == 1 and after <= models and all(_is_light(node) for node in stage.nodes):
+            groups[stage.index] = after.pop()
+
+
+def _is_light(node: Node) -> bool:
+    return isinstance(node.spec, OperatorSpec) and node.spec.light
 
 
 def _keep_together(stages: Sequence[Stage], groups: dict[int, str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from penstock import Flow, models, ops, read, sinks
 from penstock.ops import agg
 from penstock.pipeline.cluster.layout import DRIVER, Layout, edges, lay_out
+from penstock.pipeline.cluster.opening import Opening
 from penstock.pipeline.cluster.staffing import Cluster, budgets_of, seats
 from penstock.pipeline.errors import PlanError
 from penstock.pipeline.options import RunOptions
@@ -116,3 +117,20 @@ def test_schemas_do_not_depend_on_the_layout() -> None:
     apart, together = build_plan(flow.graph, 1, apart=True), build_plan(flow.graph, 4)
     assert [(n.id, n.schema) for n in apart.nodes] == [(n.id, n.schema) for n in together.nodes]
     assert all(isinstance(n.schema, pa.Schema) for n in apart.nodes)
+
+
+def test_a_host_has_its_role_behind_those_who_serve_it_and_begins_behind_those_it_pulls_from() -> None:
+    layout = laid_out(inferring())
+    everyone = seats(layout, CLUSTER)
+    opening = Opening(layout, everyone)
+    first = opening.to_brief()
+    names = {seat: layout.hosts[int(seat.serves)].name for seat in everyone if seat.kind == "host"}
+    assert {names.get(seat, seat.kind) for seat in first} == {"reader", "infer"}
+    assert opening.to_brief() == [] and opening.to_start() == []
+    opening.briefed |= {seat for seat in first if seat.kind == "reader"}
+    (order,) = opening.to_brief()
+    assert names[order] == "rolling_sequence+batch" and opening.to_start() == []
+    opening.briefed.add(order)
+    assert opening.to_start() == [order]  # while the model is being loaded
+    opening.briefed |= set(first)
+    assert [names[seat] for seat in opening.to_start()] == ["infer"] and opening.to_start() == []
