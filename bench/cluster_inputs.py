@@ -48,6 +48,7 @@ def frame_works(scratch: Path, frames: int) -> list[Work]:
     return [
         Work("frames, same decoder", "from_arrow", "frames", rows, long, short, topic),
         Work("frames, usual: read_mcap", "read_mcap", "frames", rows, long, short, topic, same=False),
+        Work("frames, usual: read_mcap, cnn", "read_mcap", "frames, cnn", rows, long, short, topic, same=False),
         Work("frames, usual: read_images", "read_images", "frames", rows, long, short, topic, same=False),
     ]
 

@@ -69,6 +69,8 @@ def group_stages(plan: Plan, threads: int, *, apart: bool = False) -> None:
 def _must_part(plan: Plan, host: Stage, node: Node) -> bool:
     if isinstance(node.spec, SinkSpec) or (node.options.least is not None and _asks_for_workers(node)):
         return True  # processes that come and go do nothing else
+    if isinstance(node.spec, Prefetch) and any(earlier.options.resources for earlier in host.nodes):
+        return True  # what a step was promised is not what the model needs
     pooled = isinstance(host.entry.spec, SourceSpec) or (host.head > 0 and host.workers > 1)
     return pooled and not _extends_head(plan, host, node, joined=False)
 

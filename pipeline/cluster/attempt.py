@@ -94,7 +94,10 @@ class Attempt:
         while True:
             for seat in opening.to_brief():
                 become = self.handles[seat].actor.become
-                under_way[become.remote(self.number, self._role(seat, saving is not None), self._stored_layout)] = seat, True
+                under_way[become.remote(self.number, self._role(seat, saving is not None), self._stored_layout)] = (
+                    seat,
+                    True,
+                )
             for seat in opening.to_start():
                 under_way[self.handles[seat].actor.start.remote(self.number)] = seat, False
             if not under_way:

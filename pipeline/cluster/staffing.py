@@ -63,15 +63,15 @@ def default_readers(cluster: Cluster, sources: int) -> int:
 
 
 def seats(layout: Layout, cluster: Cluster) -> list[Seat]:
-    """The processes of a layout, those that hosts depend on first."""
+    """The processes of a layout, hosts first: a model takes longest to load."""
     found: list[tuple[str, str, int, Node | None, Mapping[str, float]]] = []
+    found += [("host", str(h.index), 0, None, h.resources) for h in reversed(layout.hosts) if h.index != DRIVER]
     for source, count in layout.readers.items():
         found += [("reader", source.id, i, source, {}) for i in range(count)]
     for index, count in layout.pools.items():
         found += [("pool", str(index), i, layout.stage(index).entry, {}) for i in range(count)]
     for node, count in layout.parts.items():
         found += [("part", node.id, i, node, {}) for i in range(count)]
-    found += [("host", str(h.index), 0, None, h.resources) for h in layout.hosts if h.index != DRIVER]
     newcomers = sum(most - layout.pools[index] for index, most in layout.most.items())
     share = cpu_share(cluster.node_cpus, len(found) + newcomers + 1)
     return [

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from penstock import Flow, models, ops, read, sinks
+from penstock.models import TensorSpec
 from penstock.ops import agg
 from penstock.pipeline.cluster.layout import DRIVER, Layout, edges, lay_out
 from penstock.pipeline.cluster.opening import Opening
@@ -36,6 +37,9 @@ def inferring(**options: Any) -> Flow:
     one = rows().map(ops.RollingSequence(columns=("price", "size"), length=4, every=1, key="symbol"))
     model = models.load("market", features=2, length=4)
     return one.batch(8).infer(model, **options).write(sinks.Null())
+
+
+MODEL = models.Simulator(service_time=0, inputs={"price": TensorSpec(pa.float64())})
 
 
 def test_sinks_are_in_the_driver_and_serial_steps_share_a_host() -> None:
@@ -120,17 +124,26 @@ def test_schemas_do_not_depend_on_the_layout() -> None:
 
 
 def test_a_host_has_its_role_behind_those_who_serve_it_and_begins_behind_those_it_pulls_from() -> None:
-    layout = laid_out(inferring())
+    stream = rows().apply(ops.Batch(7), resources={"CPU": 1}, name="order").batch(8)
+    layout = laid_out(stream.infer(MODEL).write(sinks.Null()))
     everyone = seats(layout, CLUSTER)
+    names = {seat: layout.hosts[int(seat.serves)].name for seat in everyone if seat.kind == "host"}
     opening = Opening(layout, everyone)
     first = opening.to_brief()
-    names = {seat: layout.hosts[int(seat.serves)].name for seat in everyone if seat.kind == "host"}
-    assert {names.get(seat, seat.kind) for seat in first} == {"reader", "infer"}
+    assert sorted(names.get(seat, seat.kind) for seat in first) == ["infer", "reader", "reader"]
     assert opening.to_brief() == [] and opening.to_start() == []
     opening.briefed |= {seat for seat in first if seat.kind == "reader"}
     (order,) = opening.to_brief()
-    assert names[order] == "rolling_sequence+batch" and opening.to_start() == []
+    assert names[order] == "order" and opening.to_start() == []
     opening.briefed.add(order)
     assert opening.to_start() == [order]  # while the model is being loaded
     opening.briefed |= set(first)
     assert [names[seat] for seat in opening.to_start()] == ["infer"] and opening.to_start() == []
+
+
+def test_light_steps_that_only_a_model_reads_need_no_process_of_their_own() -> None:
+    table = recording(0, 100).append_column("data", pa.array([b""] * 100, pa.large_binary()))
+    stream = read(Rows(table, 10)).map(ops.DecodeImage(8, 8)).batch(8)
+    model = models.Simulator(service_time=0, inputs={"image": TensorSpec(pa.uint8(), (8, 8, 3))})
+    layout = laid_out(stream.infer(model).write(sinks.Null()))
+    assert where(layout) == {"driver": ["write"], "infer": ["read", "batch", "decode_image", "prefetch", "infer"]}
