@@ -26,9 +26,9 @@ from .puller import PATIENCE
 
 __all__ = ["RemoteReading", "SplitFeed", "SplitReaderHandle", "division_of"]
 
-#: What a split should hold, as stored.
+#: What a split should hold, as stored; and how many there are at most, but enough that no reader idles long at the end.
 _SPLIT_BYTES = 2 << 20
-_MOST_SPLITS = 4096
+_MOST_SPLITS, _MOST_EACH = 4096, 16
 _ASSIGNED = 2
 _UNDER_WAY = 2
 
@@ -41,8 +41,8 @@ class SplitReaderHandle(Protocol):
     def pull(self, number: int, credit: int, patience: float) -> Any: ...
 
 
-def division_of(spec: SourceSpec, state: State | None) -> tuple[int, int, Position | None]:
-    """Into how many splits to divide, which is the first, and where in it to begin.
+def division_of(spec: SourceSpec, state: State | None, readers: int) -> tuple[int, int, Position | None]:
+    """Into how many splits to divide for so many readers, which is the first, and where in it to begin.
 
     A run that goes on uses the division it began with. One that began undivided reads the rest undivided.
     """
@@ -54,7 +54,7 @@ def division_of(spec: SourceSpec, state: State | None) -> tuple[int, int, Positi
     path = getattr(spec, "path", None)
     size = Path(path).stat().st_size if isinstance(path, (str, Path)) and Path(path).is_file() else 0
     wanted = spec.splits_wanted or -(-size // _SPLIT_BYTES)
-    return max(1, min(_MOST_SPLITS, wanted)), 0, None
+    return max(1, min(max(_MOST_SPLITS, _MOST_EACH * readers), wanted)), 0, None
 
 
 class SplitFeed(SourceReader):
@@ -69,7 +69,7 @@ class SplitFeed(SourceReader):
         get: Callable[[Any], Any],
     ) -> None:
         self._readers, self._credit, self._get = list(readers), credit, get
-        self.division, first, self._at = division_of(spec, state)
+        self.division, first, self._at = division_of(spec, state, len(self._readers))
         self._splits = list(spec.splits(self.division))[first:]
         self._owners: dict[int, int] = {}
         self._given = 0
