@@ -27,11 +27,12 @@ __all__ = ["READERS", "SleepingSource", "case"]
 READERS = (1, 2, 4, 8)
 
 _RULES = (
-    "A source of {blocks} blocks for each reader, {rows:,} rows (24 bytes each) a block, in splits of {split} blocks, whose "
-    "decoder sleeps {ms} ms a block, about what 1 MB of camera frames takes to decode; `ps.read(source, parallelism=n)` "
-    "with {readers} readers, each a process, on a Ray of one node, into a sink that counts. rows/s is over the time from "
-    "when all processes were ready to the last row (`elapsed_s` of the report). linear is that over n times the rate of one "
-    "reader; ideal over n times what the sleeping alone allows. The rows of every run have the digest that the inline runner gives."
+    "A source of {blocks} blocks for each reader, {rows:,} rows (24 bytes each) a block, in splits of {split} "
+    "blocks, whose decoder sleeps {ms} ms a block, about what 1 MB of camera frames takes to decode; "
+    "`ps.read(source, parallelism=n)` with {readers} readers, each a process, on a Ray of one node, into a sink "
+    "that counts. rows/s is over the time from when all processes were ready to the last row (`elapsed_s` of the "
+    "report). linear is that over n times the rate of one reader; ideal over n times what the sleeping alone "
+    "allows. The rows of every run have the digest that the inline runner gives."
 )
 
 
