@@ -40,9 +40,9 @@ KEYS: Mapping[str, str] = {
     "replay": "null unless a speed was asked for: speed, largest_lag_ms",
     "checkpoints": "null unless they were asked for: written, resumed_from (number or null), bytes, longest_s (from "
     "asking for the barriers to stored), storing_s",
-    "cluster": "null unless run on Ray: nodes, processes, restarts, losses, spilled_bytes, moved_bytes and copied_bytes "
-    "(payload put into the object store, and copied before that), edge_credit_bytes, scaling (time_s, step, before, after "
-    "and why, for each change of a number of processes), run (as metrics are labelled)",
+    "cluster": "null unless run on Ray: nodes, processes, restarts, losses, spilled_bytes (null where Ray does not say), "
+    "moved_bytes and copied_bytes (payload put into the object store, and copied before that), edge_credit_bytes, scaling "
+    "(time_s, step, before, after and why, for each change of a number of processes), run (as metrics are labelled)",
     "stalls": "what was named when nothing moved for a while",
 }
 

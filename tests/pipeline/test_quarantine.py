@@ -127,6 +127,21 @@ def test_a_later_run_leaves_the_records_of_earlier_ones(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_run_that_begins_anew_counts_and_keeps_each_record_once(tmp_path: Path, on_disk: bool) -> None:
+    collector = Quarantine(tmp_path if on_disk else None, keep=3)
+    for number in range(5):
+        collector.add("step", bad(number, size=40))
+    collector.empty()
+    for number in range(2):
+        collector.add("step", bad(number))
+    assert collector.counts == {"step": 2}
+    assert [record for _, record in collector.records()] == [bad(0), bad(1)]
+    collector.close()
+    if on_disk:
+        assert [item.record() for item in read_quarantine(tmp_path)] == [bad(0), bad(1)]
+
+
 def test_two_runs_at_once_do_not_share_files(tmp_path: Path) -> None:
     first, second = Quarantine(tmp_path), Quarantine(tmp_path)
     first.add("step", bad(1))
