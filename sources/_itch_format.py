@@ -9,7 +9,6 @@ Binary File specification.
 from __future__ import annotations
 
 import re
-import zlib
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -28,7 +27,6 @@ __all__ = [
     "check_format",
     "detect",
     "found",
-    "inflate_head",
     "l3_schema",
     "layout_tables",
     "length_table",
@@ -140,16 +138,6 @@ def l3_schema(source: str) -> pa.Schema:
     )
 
 
-def inflate_head(head: bytes, limit: int = 1 << 16) -> bytes:
-    """The first bytes of what a gzip stream holds, or `head` itself if it is none (or is damaged)."""
-    if head[:2] != b"\x1f\x8b":
-        return head
-    try:
-        return zlib.decompressobj(31).decompress(head, limit)
-    except zlib.error:
-        return head
-
-
 def detect(head: bytes, *, whole: bool = False) -> bool | None:
     """True for length-prefixed ITCH 5.0, False for ``00 00`` before every message, None for anything else.
 
@@ -242,18 +230,18 @@ def midnight_ns(day: date, timezone: str) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * 10**9
 
 
-def check_format(head: bytes, *, size: int, path: str) -> bool:
-    """Whether the file is prefixed. Raises FormatError, saying what was found, if it is not ITCH 5.0 or empty."""
-    if size == 0:
-        raise FormatError(f"{path} is empty (0 bytes): no ITCH messages to read")
-    content = inflate_head(head)
-    if not content:
-        raise FormatError(f"{path} is an empty gzip stream: no ITCH messages to read")
-    prefixed = detect(content, whole=content is head and size == len(head))
+def check_format(head: bytes, *, compression: str, whole: bool, path: str) -> bool:
+    """Whether the content that begins with `head` is prefixed. Raises FormatError, saying what was found, if it is not
+    ITCH 5.0 or empty. `whole` says that `head` is all of it."""
+    packed = compression != "none"
+    if not head:
+        what = f"is an empty {compression} stream" if packed else "is empty (0 bytes)"
+        raise FormatError(f"{path} {what}: no ITCH messages to read")
+    prefixed = detect(head, whole=whole)
     if prefixed is None:
-        inside = " inside gzip" if content is not head else ""
+        inside = f" inside {compression}" if packed else ""
         raise FormatError(
-            f"{path} is not a NASDAQ ITCH 5.0 file: offset 0 holds{inside} {found(content)}; expected a message such as "
+            f"{path} is not a NASDAQ ITCH 5.0 file: offset 0 holds{inside} {found(head)}; expected a message such as "
             "00 0c 53 (length 12, type S), or 00 00 53 where lengths are left out. ITCH 4.1 and captures of the network "
             "feed are other formats"
         )

@@ -20,7 +20,7 @@ from ..pipeline.context import BadRecord, Context
 from ..pipeline.memory import BufferPool, Lease
 from ..pipeline.source import Block, Decoded, Position, SourceReader
 from . import _itch_kernels as kernels
-from ._itch_feed import GzipFeed, PlainFeed
+from ._feed import Feed
 from ._itch_format import NAMES, layout_tables, length_table, type_label
 
 __all__ = ["MESSAGES", "READ", "Directory", "Framer", "ItchReader", "survey"]
@@ -80,9 +80,7 @@ class Piece:
 class Framer:
     """Walks a feed. `offset` and `seq` say where it is: the next message's place in the content, and its number."""
 
-    def __init__(
-        self, feed: PlainFeed | GzipFeed, prefixed: bool, pool: BufferPool, *, offset: int = 0, seq: int = 0
-    ) -> None:
+    def __init__(self, feed: Feed, prefixed: bool, pool: BufferPool, *, offset: int = 0, seq: int = 0) -> None:
         self._feed, self._prefixed, self._pool = feed, prefixed, pool
         self.seq = seq
         self.directory = Directory()
@@ -183,7 +181,7 @@ class ItchReader(SourceReader):
 
     def __init__(
         self,
-        feed: PlainFeed | GzipFeed,
+        feed: Feed,
         *,
         path: str,
         schema: pa.Schema,

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import json
-import zlib
-from pathlib import Path
 
 from ..pipeline.errors import FormatError
 
-__all__ = ["BOM", "HEAD_BYTES", "check_head", "is_gzip", "is_ndjson"]
+__all__ = ["BOM", "HEAD_BYTES", "check_head", "is_ndjson"]
 
 BOM = b"\xef\xbb\xbf"
-GZIP = b"\x1f\x8b"
 #: How much of the beginning decides.
 HEAD_BYTES = 65_536
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether the file begins with gzip's two bytes, whatever it is called."""
-    with path.open("rb") as file:
-        return file.read(2) == GZIP
-
-
 def is_ndjson(head: bytes) -> bool:
-    """Whether `head`, the first bytes of a file (plain or gzip), holds JSON objects one a line.
+    """Whether `head`, the first bytes of a file's content, holds JSON objects one a line.
 
     Lines may be broken: one line that is a JSON object is enough, or a first line that begins with
     ``{"`` and is longer than `head`.
     """
-    if head.startswith(GZIP):
-        try:
-            head = zlib.decompressobj(31).decompress(head, HEAD_BYTES)
-        except zlib.error:
-            return False
     head = head.removeprefix(BOM)
     lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
     if any(line.startswith(b"{") and line.endswith(b"}") and _is_object(line) for line in lines):
@@ -47,7 +33,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def check_head(head: bytes, path: Path) -> None:
+def check_head(head: bytes, path: str) -> None:
     """Raises FormatError that says what the file is instead; nothing if `head` is blank or is JSON lines."""
     text = head.removeprefix(BOM).strip(b" \t\r\n")
     if not text or is_ndjson(head):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..pipeline.columns import as_numpy
 from ..pipeline.context import Context
-from ._ndjson_detect import is_gzip
+from ._unpack import head_of
 
 if TYPE_CHECKING:
     from .ndjson import Ndjson
@@ -26,7 +25,7 @@ _SAMPLE = 10_000
 _NAMES = {bool: "bool", int: "int", float: "float", str: "string", list: "array", type(None): "null", dict: "object"}
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: str) -> dict[str, Any]:
     """See `ndjson.inspect_ndjson`."""
     from .ndjson import Ndjson
 
@@ -34,7 +33,7 @@ def describe_file(path: Path) -> dict[str, Any]:
     seen, sampled, first = _survey(probe)
     kind = next((key for key in _TYPES if seen.get(key) == {"string"}), None)
     time, unit = _find_time(seen, first)
-    result: dict[str, Any] = {"format": "NDJSON", "compression": "gzip" if is_gzip(path) else "none"}
+    result: dict[str, Any] = {"format": "NDJSON", "compression": head_of(path, 1)[1]}
     if time is not None:
         spec = Ndjson(
             path, columns={} if kind is None else {"type": f"{kind}:dict32=(none)"}, time=time, time_unit=unit

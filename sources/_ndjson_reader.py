@@ -1,4 +1,4 @@
-"""Framing: a plain or gzip file in blocks of whole lines, numbered, with every byte accounted for.
+"""Framing: a plain or packed file in blocks of whole lines, numbered, with every byte accounted for.
 
 Blocks end at newlines and hold a bounded number of records, so what a block decodes to is bounded too. A line longer than
 `max_line` is never held: its beginning is kept for quarantine and the rest is skipped.
@@ -6,11 +6,8 @@ Blocks end at newlines and hold a bounded number of records, so what a block dec
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +22,7 @@ from ._ndjson_lines import count_records
 from ._ndjson_plan import address
 from ._ndjson_simd import PADDING
 from ._ndjson_spec import MOST_RECORDS
+from ._unpack import head_of, open_feed
 
 __all__ = ["LineReader", "retry_line"]
 
@@ -39,94 +37,15 @@ class _Lost:
     bad: BadRecord
 
 
-class _PlainBytes:
-    """The bytes of a file from `start` up to `stop`."""
-
-    broken: str | None = None
-
-    def __init__(self, path: Path, start: int, stop: int | None) -> None:
-        self._file: BinaryIO = path.open("rb", buffering=0)
-        self._file.seek(start)
-        self._left = stop - start if stop is not None else None
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill `view`; less only where the file ends."""
-        if self._left is not None:
-            view = view[: self._left]
-        done = 0
-        while done < len(view):
-            got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
-            if not got:
-                break
-            done += got
-        if self._left is not None:
-            self._left -= done
-        return done
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _GzipBytes:
-    """The text inside a gzip file of one or more members. `broken` says what is wrong with it, once that is met."""
-
-    def __init__(self, path: Path, start: int) -> None:
-        self._file: BinaryIO = path.open("rb", buffering=0)
-        self.broken: str | None = None
-        self._raw = b""
-        self._member: zlib._Decompress | None = None
-        self._consumed = 0
-        skipped = memoryview(bytearray(min(start, 1 << 20)))
-        while start > 0:
-            got = self.read_into(skipped[: min(start, len(skipped))])
-            if not got:
-                break
-            start -= got
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill `view`; less only where the text ends or the file is broken."""
-        done = 0
-        while done < len(view) and self.broken is None:
-            if not self._raw:
-                self._raw = self._file.read(1 << 18)
-                self._consumed += len(self._raw)
-            if not self._raw:
-                if self._member is not None:
-                    self.broken = f"the gzip stream is cut off at byte {self._consumed} of the file"
-                break
-            if self._member is None:
-                self._raw = self._raw.lstrip(b"\0") if self._consumed > len(self._raw) else self._raw
-                if not self._raw:
-                    continue
-                self._member = zlib.decompressobj(31)
-            try:
-                piece = self._member.decompress(self._raw, len(view) - done)
-            except zlib.error as error:
-                self.broken = f"the gzip stream is damaged near byte {self._consumed - len(self._raw)}: {error}"
-                break
-            view[done : done + len(piece)] = piece
-            done += len(piece)
-            if self._member.eof:
-                self._raw = self._member.unused_data
-                self._member = None
-            else:
-                self._raw = self._member.unconsumed_tail
-        return done
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class LineReader(SourceReader):
     """An open file of JSON lines."""
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         layout: Layout,
         context: Context,
         *,
-        gzip: bool,
         position: Position,
         stop: int | None,
         block_bytes: int,
@@ -134,11 +53,10 @@ class LineReader(SourceReader):
     ) -> None:
         self._path, self._layout, self._pool = path, layout, context.pool
         self._offset, self._seq, self._line = int(position["offset"]), int(position["seq"]), int(position["line"])
-        self._bytes: _PlainBytes | _GzipBytes
-        if gzip:
-            self._bytes = _GzipBytes(path, self._offset)
-        else:
-            self._bytes = _PlainBytes(path, self._offset, stop)
+        self._bytes = open_feed(path)
+        if self._offset:
+            self._bytes.seek(self._offset)
+        self._left = None if stop is None else stop - self._offset
         self._block_bytes, self._max_line = block_bytes, max_line
         self._whole = stop is None and self._offset == 0
         self._index = 0
@@ -156,14 +74,14 @@ class LineReader(SourceReader):
     def blocks(self) -> Iterator[Block]:
         """Frame the file; see `SourceReader.blocks`. Raises FormatError for an empty file or one of another format."""
         if self._whole:
-            check_head(self._head(), self._path)
+            check_head(head_of(self._path, HEAD_BYTES)[0], self._path)
         carry, ended, fresh, found, want = b"", False, self._offset == 0, False, self._block_bytes
         while carry or not ended:
             size = len(carry) if ended else max(want, len(carry))
             lease = self._pool.take(size + PADDING)
             data = _view(lease, size + PADDING)
             data[: len(carry)] = np.frombuffer(carry, np.uint8)
-            have = len(carry) + self._bytes.read_into(memoryview(data)[len(carry) : size])  # type: ignore[arg-type]
+            have = len(carry) + self._fill(memoryview(data)[len(carry) : size])  # type: ignore[arg-type]
             ended = ended or have < size
             if fresh and have >= 3 and data[:3].tobytes() == BOM:
                 data[: have - 3] = data[3:have].copy()
@@ -193,19 +111,19 @@ class LineReader(SourceReader):
             self._line += int(lines)
             if records:
                 yield self._block(first, int(records), cut, text)
-        if self._bytes.broken is not None:
+        if self._bytes.error is not None:
             place = f"{self._layout.file}, byte {self._offset} of its text"
-            yield self._block(self._seq, 0, 0, _Lost(BadRecord(place, "ndjson.gunzip", self._bytes.broken, b"")))
+            yield self._block(self._seq, 0, 0, _Lost(BadRecord(place, "ndjson.unpack", self._bytes.error, b"")))
         elif self._whole and not found:
             raise FormatError(f"{self._path} is empty: it holds no line of JSON")
 
-    def _head(self) -> bytes:
-        view = memoryview(bytearray(HEAD_BYTES))
-        head = _GzipBytes(self._path, 0) if isinstance(self._bytes, _GzipBytes) else _PlainBytes(self._path, 0, None)
-        try:
-            return bytes(view[: head.read_into(view)])
-        finally:
-            head.close()
+    def _fill(self, view: memoryview) -> int:
+        if self._left is not None:
+            view = view[: self._left]
+        count = self._bytes.fill(view)
+        if self._left is not None:
+            self._left -= count
+        return count
 
     def _skip_line(self, text: bytes, ended: bool) -> tuple[Block, bytes, bool]:
         """Step over a line that is too long: its block, what was read behind it, and whether the file has ended."""
@@ -214,7 +132,7 @@ class LineReader(SourceReader):
         while newline < 0 and not ended:
             kept += text[: _KEPT - len(kept)]
             length += len(text)
-            got = self._bytes.read_into(chunk)
+            got = self._fill(chunk)
             text, ended = bytes(chunk[:got]), got < len(chunk)
             newline = text.find(b"\n")
         line = text if newline < 0 else text[:newline]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import FormatError
+from ._storage import PathLike, is_url, location, stored_size
+from ._unpack import head_of
 from .itch import inspect_itch, is_itch
 from .mcap import inspect_mcap, is_mcap
 from .ndjson import inspect_ndjson, is_ndjson
@@ -25,7 +25,7 @@ class Format:
 
     name: str
     recognises: Callable[[bytes], bool]
-    describe: Callable[[Path], Mapping[str, Any]]
+    describe: Callable[[str], Mapping[str, Any]]
 
 
 #: In the order in which they are tried.
@@ -36,7 +36,7 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
+def inspect(path: PathLike) -> dict[str, Any]:
     """What a recording holds, in the same keys for every format.
 
     ``file``, ``bytes``, ``format``, total ``messages``, ``counts`` by topic or message type, ``time`` (``start`` and
@@ -44,15 +44,25 @@ def inspect(path: str | Path) -> dict[str, Any]:
     the file is whole), ``details`` that only this format has. Raises FormatError if the file is empty or of no known
     format, and OSError if it cannot be read.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise FormatError(f"{path} is a folder; inspect a file in it")
-    head = _head(path)
+    found = recognise(path)
+    place = location(path)
+    return {"file": place, "bytes": stored_size(place), **_in_common(found, found.describe(place))}
+
+
+def recognise(path: PathLike) -> Format:
+    """The format of a file, by its content. Raises FormatError if it is empty, a folder or of no known one; OSError."""
+    place = location(path)
+    if not is_url(place) and Path(place).is_dir():
+        raise FormatError(f"{place} is a folder; inspect a file in it")
+    head, compression = head_of(place, _HEAD)
+    if not head:
+        raise FormatError(f"{place} is empty")
     for candidate in FORMATS:
         if candidate.recognises(head):
-            return {"file": str(path), "bytes": path.stat().st_size, **_in_common(candidate, candidate.describe(path))}
+            return candidate
     names = ", ".join(known.name for known in FORMATS)
-    raise FormatError(f"{path} begins with {head[:16].hex(' ')}, which is none of {names}")
+    inside = "" if compression == "none" else f" inside {compression}"
+    raise FormatError(f"{place} begins{inside} with {head[:16].hex(' ')}, which is none of {names}")
 
 
 def _in_common(known: Format, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,24 +91,6 @@ def _utc(time_range: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     start, end = time_range["utc"]
     return {"start": start, "end": end}
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if not head:
-        raise FormatError(f"{path} is empty")
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as file:
-                return file.read(_HEAD)
-        except (EOFError, zlib.error, OSError):
-            unpacked = zlib.decompressobj(31)
-            try:
-                return unpacked.decompress(head, _HEAD)
-            except zlib.error as error:
-                raise FormatError(f"{path} begins like gzip but does not unpack: {error}") from error
-    return head
 
 
 def summary(found: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""NASDAQ TotalView-ITCH 5.0 files, plain or gzip, with length prefixes or with ``00 00`` in their place.
+"""NASDAQ TotalView-ITCH 5.0 files, plain or packed, with length prefixes or with ``00 00`` in their place.
 
     day = sources.Itch("01302019.NASDAQ_ITCH50.gz")
     ps.read(day).apply(ops.BookFeatures())
@@ -12,8 +12,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -22,7 +20,9 @@ from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import describe
 from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
-from ._itch_format import NAMES, check_format, detect, inflate_head, l3_schema, midnight_ns, session_date, type_label
+from ._itch_format import NAMES, check_format, detect, l3_schema, midnight_ns, session_date, type_label
+from ._storage import PathLike, base_name, location, stored_size
+from ._unpack import BytesFeed, head_of, open_feed
 
 __all__ = ["Itch", "inspect_itch", "is_itch"]
 
@@ -45,12 +45,12 @@ class Itch(SourceSpec):
     plus the message's time, and `ts_recv` the same. Give `date` where the file name does not hold it.
 
     A message whose length is wrong, bytes between messages, a cut last message, a stock directory message that renames a
-    locate, a side other than B or S, and a time beyond the day are bad records with their offset (in the decompressed
-    content for gzip). Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another
-    format. Spec: Nasdaq TotalView-ITCH 5.0; schema: formats, section 6, item 1.
+    locate, a side other than B or S, and a time beyond the day are bad records with their offset (in the unpacked
+    content). Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format.
+    Spec: Nasdaq TotalView-ITCH 5.0; schema: formats, section 6, item 1.
     """
 
-    path: str | PathLike[str]
+    path: PathLike
     date: str | dt.date | None = None
     timezone: str = "America/New_York"
     table: str = "l3"
@@ -58,10 +58,10 @@ class Itch(SourceSpec):
     format: ClassVar[str] = "itch50"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", fspath(self.path))
+        object.__setattr__(self, "path", location(self.path))
         if self.table not in _TABLES:
             raise GraphError(f"Itch has no table {self.table!r}; choose one of {', '.join(_TABLES)}")
-        object.__setattr__(self, "date", session_date(self.date, Path(self.path).name))
+        object.__setattr__(self, "date", session_date(self.date, base_name(self.path)))
         midnight_ns(self.session, self.timezone)
 
     @property
@@ -71,21 +71,20 @@ class Itch(SourceSpec):
 
     @property
     def schema(self) -> pa.Schema:
-        return l3_schema(Path(self.path).name)
+        return l3_schema(base_name(self.path))
 
     @property
     def name(self) -> str:
-        return Path(self.path).name
+        return base_name(self.path)
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ._itch_feed import open_feed
         from ._itch_reader import ItchReader
 
-        prefixed, compressed = _examine(self.path)
+        prefixed, _ = _examine(self.path)
         detail = split.detail if split is not None else {}
         start = position if position is not None else detail
         return ItchReader(
-            open_feed(str(self.path), compressed),
+            open_feed(self.path),
             path=str(self.path),
             schema=self.schema,
             midnight=midnight_ns(self.session, self.timezone),
@@ -98,9 +97,8 @@ class Itch(SourceSpec):
     def retry(self, record: BadRecord) -> Decoded | None:
         """Decode the bytes of a message again. The symbol is ``?<locate>``: the directory stands elsewhere in the file.
 
-        None where the bytes alone do not show what was wrong: a damaged gzip stream, a locate named twice.
+        None where the bytes alone do not show what was wrong: a damaged packed stream, a locate named twice.
         """
-        from ._itch_feed import BytesFeed
         from ._itch_reader import ItchReader
 
         data = record.data
@@ -122,16 +120,15 @@ class Itch(SourceSpec):
         return Decoded(batches, bad) if batches or bad else None
 
     def splits(self, wanted: int) -> Sequence[Split]:
-        """Up to `wanted` parts of about equal size, at message boundaries found by walking the file; one for gzip."""
-        prefixed, compressed = _examine(self.path)
-        size = Path(self.path).stat().st_size
-        if compressed or wanted < 2 or size < 2 * _HEAD:
+        """Up to `wanted` parts of about equal size, at message boundaries found by walking the file; one if it is packed."""
+        prefixed, compression = _examine(self.path)
+        size = stored_size(self.path)
+        if compression != "none" or wanted < 2 or size < 2 * _HEAD:
             return super().splits(wanted)
         from ..pipeline.memory import BufferPool
-        from ._itch_feed import PlainFeed
         from ._itch_reader import Framer
 
-        feed = PlainFeed(str(self.path))
+        feed = open_feed(self.path)
         try:
             framer = Framer(feed, prefixed, BufferPool())
             starts: list[dict[str, Any]] = [{"offset": 0, "seq": 0, "directory": 0}]
@@ -158,24 +155,23 @@ class Itch(SourceSpec):
 
 
 def is_itch(head: bytes, name: str = "") -> bool:
-    """Whether a file that begins with `head` (a few KB, gzip or not) holds ITCH 5.0 messages. `name` is not needed."""
-    return detect(inflate_head(head)) is not None
+    """Whether a file that begins with `head` (a few KB, unpacked) holds ITCH 5.0 messages. `name` is not needed."""
+    return detect(head) is not None
 
 
-def inspect_itch(path: str | PathLike[str]) -> dict[str, Any]:
+def inspect_itch(path: PathLike) -> dict[str, Any]:
     """What an ITCH 5.0 file holds, found by walking it without decoding: plain values for `penstock inspect`.
 
     ``format``, ``compression``, ``prefixed``, ``messages`` (bad ones included), ``types`` (letter to name and messages),
     ``bad``, ``symbols`` (named ones), ``time_range`` (ns since midnight, and ISO times where the file name holds the date),
-    ``schema``, ``error`` (for a damaged gzip stream). Raises FormatError as `Itch.open` does.
+    ``schema``, ``error`` (for a damaged packed stream). Raises FormatError as `Itch.open` does.
     """
     from ..pipeline.memory import BufferPool
-    from ._itch_feed import open_feed
     from ._itch_reader import Framer, survey
 
-    path = fspath(path)
-    prefixed, compressed = _examine(path)
-    feed = open_feed(path, compressed)
+    path = location(path)
+    prefixed, compression = _examine(path)
+    feed = open_feed(path)
     try:
         framer = Framer(feed, prefixed, BufferPool())
         counts, times, bad = survey(framer)
@@ -190,14 +186,14 @@ def inspect_itch(path: str | PathLike[str]) -> dict[str, Any]:
     if times is not None:
         time_range = {"since_midnight_ns": list(times)}
         try:
-            midnight = midnight_ns(session_date(None, Path(path).name), "America/New_York")
+            midnight = midnight_ns(session_date(None, base_name(path)), "America/New_York")
         except GraphError:
             pass
         else:
             time_range["utc"] = [_iso(midnight + time) for time in times]
     return {
         "format": "NASDAQ TotalView-ITCH 5.0",
-        "compression": "gzip" if compressed else "none",
+        "compression": compression,
         "prefixed": prefixed,
         "messages": framer.seq,
         "types": types,
@@ -214,9 +210,8 @@ def _iso(ns: int) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
 
 
-def _examine(path: str | PathLike[str]) -> tuple[bool, bool]:
-    """(prefixed, gzip). Raises FormatError if it is not ITCH."""
-    with Path(path).open("rb") as file:
-        head = file.read(_HEAD)
-        size = file.seek(0, 2)
-    return check_format(head, size=size, path=str(path)), head[:2] == b"\x1f\x8b"
+def _examine(path: PathLike) -> tuple[bool, str]:
+    """Whether messages have length prefixes, and how the file is packed. Raises FormatError if it is not ITCH."""
+    head, compression = head_of(path, _HEAD)
+    whole = len(head) < _HEAD
+    return check_format(head, compression=compression, whole=whole, path=location(path)), compression

@@ -1,4 +1,4 @@
-"""Game events and any other records written as one JSON object a line, plain or gzip (FORMATS 6, item 6).
+"""Game events and any other records written as one JSON object a line, plain or packed (FORMATS 6, item 6).
 
 A column spec says which values become columns: ``{"hp": "player.state.health:int32"}``. The lines go straight into the
 columns' memory through a compiled scanner; whatever it does not understand is decoded by msgspec line by line, which is
@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -20,8 +19,10 @@ from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import GraphError
 from ..pipeline.schema import EVENT_FIELDS, event_schema
 from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
-from ._ndjson_detect import is_gzip, is_ndjson
+from ._ndjson_detect import is_ndjson
 from ._ndjson_spec import MOST_RECORDS, PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
+from ._storage import PathLike, base_name, location, stored_size
+from ._unpack import head_of
 
 if TYPE_CHECKING:
     from ._ndjson_decode import Layout
@@ -32,7 +33,7 @@ __all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjso
 
 @dataclass(frozen=True)
 class Ndjson(SourceSpec):
-    """A file of JSON objects, one a line; gzip is recognised by its content.
+    """A file of JSON objects, one a line; gzip, zstd, bz2, lz4 and xz are recognised by their content.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class Ndjson(SourceSpec):
     another format, GraphError for a spec that cannot be.
     """
 
-    path: str | Path
+    path: PathLike
     columns: Mapping[str, str] = field(kw_only=True)
     time: str = field(default="ts_ns", kw_only=True)
     time_unit: str = field(default="ns", kw_only=True)
@@ -122,7 +123,7 @@ class Ndjson(SourceSpec):
     @property
     def name(self) -> str:
         """The file's name."""
-        return Path(self.path).name
+        return base_name(self.path)
 
     @property
     def block_bound(self) -> int:
@@ -141,12 +142,10 @@ class Ndjson(SourceSpec):
     def _reader(self, context: Context, start: Position, stop: int | None) -> LineReader:
         from ._ndjson_reader import LineReader
 
-        path = Path(self.path)
         return LineReader(
-            path,
+            location(self.path),
             self._layout(),
             context,
-            gzip=is_gzip(path),
             position=start,
             stop=stop,
             block_bytes=self.block_bytes,
@@ -154,7 +153,7 @@ class Ndjson(SourceSpec):
         )
 
     def retry(self, record: BadRecord) -> Decoded | None:
-        """Decode a line again; None for a broken gzip stream and for a line of which only the beginning was kept."""
+        """Decode a line again; None for a broken packed stream and for a line of which only the beginning was kept."""
         from ._ndjson_reader import retry_line
 
         return retry_line(record, self._layout(), self.max_line)
@@ -171,12 +170,11 @@ class Ndjson(SourceSpec):
     def splits(self, wanted: int) -> Sequence[Split]:
         """Byte ranges of a plain file that begin at a line, with the number of their first row.
 
-        Numbering them takes one pass that only counts lines. A gzip file cannot be split.
+        Numbering them takes one pass that only counts lines. A packed file cannot be split.
         """
-        path = Path(self.path)
-        size = path.stat().st_size
+        size = stored_size(self.path)
         wanted = min(wanted, size // self.block_bytes)
-        if wanted < 2 or is_gzip(path):
+        if wanted < 2 or head_of(self.path, 1)[1] != "none":
             return (Split(0, 1),)
         first: Position = {"offset": 0, "seq": 0, "line": 1}
         starts, reader = [first], self._reader(Context("splits"), first, None)
@@ -192,7 +190,7 @@ class Ndjson(SourceSpec):
 
 
 def game_events(
-    path: str | Path,
+    path: PathLike,
     *,
     match_id: str | None = None,
     match_path: str | None = None,
@@ -222,7 +220,7 @@ def game_events(
     The match is read from `match_path`, else it is `match_id`, else a short digest of the file's name, because the names of
     replay files are often those of players.
     """
-    digest = hashlib.sha256(Path(path).name.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(base_name(path).encode()).hexdigest()[:12]
     own = {
         **({"match_id": f"{match_path}:dict32="} if match_path is not None else {}),
         "type": f"{type}:dict=",
@@ -247,7 +245,7 @@ def game_events(
     )
 
 
-def inspect_ndjson(path: str | Path) -> dict[str, Any]:
+def inspect_ndjson(path: PathLike) -> dict[str, Any]:
     """What a file of JSON lines holds, for `penstock inspect`.
 
     Keys: ``format``, ``compression``, ``messages`` (bad ones included), ``types`` (messages by the value of ``event``,
@@ -256,7 +254,7 @@ def inspect_ndjson(path: str | Path) -> dict[str, Any]:
     """
     from ._ndjson_inspect import describe_file
 
-    return describe_file(Path(path))
+    return describe_file(location(path))
 
 
 EVENT_NAMES = tuple(event.name for event in EVENT_FIELDS)

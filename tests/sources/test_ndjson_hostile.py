@@ -197,7 +197,7 @@ def test_damaged_gzip_keeps_what_came_before_and_says_where(tmp_path: Path, data
         return
     assert bad
     assert "gzip stream" in bad[-1].error
-    assert bad[-1].operation == "ndjson.gunzip"
+    assert bad[-1].operation == "ndjson.unpack"
     assert len(rows) <= 400
 
 
