@@ -44,7 +44,7 @@ def case(scratch: Path, *, quick: bool) -> Case:
 def penstock_events(file: Path, events: int, *, threads: int | None) -> int:
     """The whole file through the source, batch by batch."""
     from penstock.pipeline import read
-    from penstock.sources.ndjson import Ndjson
+    from penstock.sources.text.ndjson import Ndjson
 
     options: dict[str, Any] = {"runner": "inline"} if threads == 1 else {"runner": "local", "parallelism": threads}
     rows = 0

@@ -52,7 +52,7 @@ def case(scratch: Path, *, quick: bool) -> Case:
 def penstock_ticks(file: Path, messages: int, *, threads: int | None) -> int:
     """The whole file through the source, batch by batch."""
     from penstock.pipeline import read
-    from penstock.sources.itch import Itch
+    from penstock.sources.market.itch import Itch
 
     rows = 0
     options: dict[str, Any] = {"runner": "inline"} if threads == 1 else {"runner": "local", "parallelism": threads}

@@ -1,9 +1,9 @@
 """Where data comes in."""
 
+from .driving.mcap import Mcap
 from .inspect import FORMATS, inspect
-from .itch import Itch
-from .mcap import Mcap
+from .market.itch import Itch
 from .memory import Rows
-from .ndjson import Ndjson, game_events
+from .text.ndjson import Ndjson, game_events
 
 __all__ = ["FORMATS", "Itch", "Mcap", "Ndjson", "Rows", "game_events", "inspect"]

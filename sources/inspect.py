@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import FormatError
-from ._storage import PathLike, is_url, location, stored_size
-from ._unpack import head_of
-from .itch import inspect_itch, is_itch
-from .mcap import inspect_mcap, is_mcap
-from .ndjson import inspect_ndjson, is_ndjson
+from .driving.mcap import inspect_mcap, is_mcap
+from .market.itch import inspect_itch, is_itch
+from .storage.stored import PathLike, is_url, location, stored_size
+from .storage.unpack import head_of
+from .text.ndjson import inspect_ndjson, is_ndjson
 
 __all__ = ["FORMATS", "Format", "inspect", "summary"]
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipeline", "sources", "ops", "models", "sinks")
 #: What a room may import beside itself.
 MAY_IMPORT = {
-    "pipeline": set[str](),
+    "pipeline": {"version"},
     "sources": {"pipeline"},
     "ops": {"pipeline"},
     "sinks": {"pipeline"},
@@ -35,11 +35,13 @@ UNREPEATABLE = re.compile(
 
 def package_files() -> list[Path]:
     folders = [ROOT, *(ROOT / room for room in (*ROOMS, "demos"))]
-    return sorted(path for folder in folders for path in folder.glob("*.py"))
+    return sorted(
+        path for folder in folders for path in (folder.glob("*.py") if folder == ROOT else folder.rglob("*.py"))
+    )
 
 
 def core_files() -> list[Path]:
-    return sorted(path for room in ("pipeline", "ops", "sources") for path in (ROOT / room).glob("*.py"))
+    return sorted(path for room in ("pipeline", "ops", "sources") for path in (ROOT / room).rglob("*.py"))
 
 
 @cache
@@ -172,9 +174,9 @@ def walks_over_sets(tree: ast.Module) -> Iterator[int]:
             yield from (item.lineno for item in walked if is_set(item, sets))  # type: ignore[attr-defined]
 
 
-@named([path for path in package_files() if path.parent.name in ROOMS and path.parent.parent == ROOT])
+@named([path for path in package_files() if path.relative_to(ROOT).parts[0] in ROOMS])
 def test_imports_run_one_way(path: Path) -> None:
-    room = path.parent.name
+    room = path.relative_to(ROOT).parts[0]
     allowed = {room} | MAY_IMPORT[room]
     wrong = [f"line {line}: {target}" for line, target in imported_rooms(path) if target not in allowed]
     assert wrong == [], f"{relative(path)} may import {sorted(allowed)} relatively, and nothing else of the package"
@@ -185,6 +187,8 @@ def test_nothing_in_the_core_differs_from_run_to_run(path: Path) -> None:
     found = [f"line {line}: {what}" for line, what in unrepeatable(parsed(path))]
     if path.relative_to(ROOT) == Path("pipeline/clock.py"):
         found = [line for line in found if "time." not in line]
+    if path.relative_to(ROOT) == Path("pipeline/cluster/local_cluster.py"):
+        found = [line for line in found if "secrets" not in line]  # the token that guards a cluster
     assert found == [], f"{relative(path)}: time comes from pipeline/clock.py, numbers from pipeline/random.py"
 
 
@@ -196,6 +200,7 @@ def test_the_core_never_relies_on_the_order_of_a_set(path: Path) -> None:
 @named([path for path in package_files() if not path.name.startswith("_") and path.name != "jit.py"])
 def test_public_modules_import_nothing_heavy(path: Path) -> None:
     found = []
+    heavy = HEAVY - {"ray"} if path.parent == ROOT / "pipeline" / "cluster" else HEAVY  # loaded for runs on Ray alone
     waiting: list[ast.AST] = list(parsed(path).body)
     while waiting:
         node = waiting.pop()
@@ -204,8 +209,8 @@ def test_public_modules_import_nothing_heavy(path: Path) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] in HEAVY]
-        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in HEAVY:
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in heavy]
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in heavy:
             found.append(str(node.module))
         waiting += ast.iter_child_nodes(node)
     assert found == [], f"{relative(path)}: import it inside the function that uses it, or in a private module"
@@ -215,7 +220,7 @@ def test_public_modules_import_nothing_heavy(path: Path) -> None:
 def test_public_modules_say_what_they_are_and_what_they_offer(path: Path) -> None:
     tree = parsed(path)
     assert ast.get_docstring(tree), f"{relative(path)} has no docstring"
-    if path.name == "__init__.py" and path.parent.name == "demos":
+    if path.name == "__init__.py" and len(tree.body) == 1:
         return
     lists = [
         node.value

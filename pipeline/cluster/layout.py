@@ -159,10 +159,10 @@ def _join_models(plan: Plan, groups: dict[int, str]) -> None:
     for stage in reversed(plan.stages):
         if not groups.get(stage.index, "").startswith("steps-"):
             continue
-        readers = {node for member in stage.nodes for node, _ in plan.consumers(member)} - set(stage.nodes)
-        after = {groups.get(plan.stage_of(node).index, "") for node in readers}
-        if len(after) == 1 and after <= models and all(_is_light(node) for node in stage.nodes):
-            groups[stage.index] = after.pop()
+        consumers = [node for member in stage.nodes for node, _ in plan.consumers(member) if node not in stage.nodes]
+        there = list(dict.fromkeys(groups.get(plan.stage_of(node).index, "") for node in consumers))
+        if len(there) == 1 and there[0] in models and all(_is_light(node) for node in stage.nodes):
+            groups[stage.index] = there[0]
 
 
 def _is_light(node: Node) -> bool:

@@ -82,7 +82,7 @@ def seats(layout: Layout, cluster: Cluster) -> list[Seat]:
 
 def cpu_share(node_cpus: Sequence[float], processes: int) -> float:
     """The largest part of a CPU, one at most, that `processes` can each have when none is divided between nodes."""
-    shares = {min(1.0, int(1000 * cpus / k) / 1000) for cpus in node_cpus for k in range(1, processes + 1) if cpus > 0}
+    shares = [min(1.0, int(1000 * cpus / k) / 1000) for cpus in node_cpus for k in range(1, processes + 1) if cpus > 0]
     fitting = [share for share in shares if share and sum(int(cpus / share + 1e-9) for cpus in node_cpus) >= processes]
     return max(fitting, default=0.001)
 

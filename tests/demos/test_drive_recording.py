@@ -12,7 +12,7 @@ import pytest
 from mcap.reader import make_reader
 from mcap_files import read
 from penstock.demos.drive_recording import CAMERA, CAN, IMU, RADAR, START_NS, write_drive
-from penstock.sources.mcap import Mcap, inspect_mcap
+from penstock.sources.driving.mcap import Mcap, inspect_mcap
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 SMALL = {"seconds": 1.0, "width": 160, "height": 96}

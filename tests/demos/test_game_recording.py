@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from penstock.demos.game_recording import write_game
 from penstock.pipeline.context import Context
-from penstock.sources.ndjson import game_events, inspect_ndjson, is_ndjson
+from penstock.sources.text.ndjson import game_events, inspect_ndjson, is_ndjson
 
 REAL_KEYS = {
     "CameraEvent": {"pid", "x", "y"},

@@ -15,7 +15,7 @@ from operator_harness import assert_boundaries_do_not_matter, assert_restorable,
 from penstock.ops.actions import ActionSequence, action_bucket
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import GraphError, StateLimitError
-from penstock.sources.ndjson import game_events
+from penstock.sources.text.ndjson import game_events
 
 QUICK = settings(max_examples=80, deadline=None)
 NAMES = ["Move", "Attack", "Build", "Übung", ""]

@@ -20,7 +20,7 @@ from penstock.ops import _book_kernels
 from penstock.ops.book import BookFeatures
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import GraphError, StateLimitError
-from penstock.sources.itch import Itch
+from penstock.sources.market.itch import Itch
 
 SCHEMA = Itch("20190130.itch").schema
 USD = 10**9

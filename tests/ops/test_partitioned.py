@@ -29,7 +29,7 @@ from penstock.pipeline.columns import event_ns
 from penstock.pipeline.context import Context, StageMetrics
 from penstock.pipeline.operator import END_OF_TIME, Operator, OperatorSpec
 from penstock.pipeline.partition import Partitioned, partition_of
-from penstock.sources.itch import Itch
+from penstock.sources.market.itch import Itch
 
 Step = pa.RecordBatch | int
 #: What one step gave: rows of the main output and of the side outputs.

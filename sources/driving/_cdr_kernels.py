@@ -1,0 +1,228 @@
+"""CDR read by numba: the common message header, and the two fixed tables `can.frame` and `imu`.
+
+CDR (XCDR1) aligns every number to its size, counted from byte 4, behind the encapsulation header. All positions are
+int64 offsets into one buffer of records; nothing is read before it is known to lie inside its message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...pipeline.jit import kernel
+
+__all__ = ["Bytes", "Ints", "align", "can_frames", "head", "imu_samples", "intern", "move", "text", "u16", "u32", "u64"]
+
+#: What numba gets: uint8 and int64 arrays.
+Bytes = Any
+Ints = Any
+
+
+@kernel
+def u16(b: Any, p: int, big: bool) -> Any:
+    """Two bytes as int64."""
+    if big:
+        return (np.int64(b[p]) << 8) | np.int64(b[p + 1])
+    return np.int64(b[p]) | (np.int64(b[p + 1]) << 8)
+
+
+@kernel
+def u32(b: Any, p: int, big: bool) -> Any:
+    """Four bytes as a non-negative int64."""
+    if big:
+        return (u16(b, p, True) << 16) | u16(b, p + 2, True)
+    return u16(b, p, False) | (u16(b, p + 2, False) << 16)
+
+
+@kernel
+def u64(b: Any, p: int, big: bool) -> Any:
+    """Eight bytes as the int64 of the same bits."""
+    if big:
+        return (u32(b, p, True) << 32) | u32(b, p + 4, True)
+    return u32(b, p, False) | (u32(b, p + 4, False) << 32)
+
+
+@kernel
+def move(out: Any, to: int, b: Any, at: int, size: int) -> None:
+    """Copy `size` bytes. Indexing views lets the loop become a memcpy, and compiles faster than assigning slices."""
+    source, target = b[at : at + size], out[to : to + size]
+    for j in range(source.shape[0]):
+        target[j] = source[j]
+
+
+@kernel
+def align(p: int, origin: int, size: int) -> Any:
+    """`p` moved up to a multiple of `size` (a power of two) from `origin`."""
+    return origin + ((p - origin + size - 1) & ~(size - 1))
+
+
+@kernel
+def text(b: Any, p: int, origin: int, end: int, big: bool) -> tuple[int, int, int]:
+    """A string at `p`: where its bytes are, how many without the closing NUL (-1: it goes past `end`), what follows."""
+    p = align(p, origin, 4)
+    if end - p < 4:
+        return p, -1, p
+    n = u32(b, p, big)
+    if n > end - p - 4:
+        return p, -1, p
+    at = p + 4
+    return at, n - 1 if n > 0 and b[at + n - 1] == 0 else n, at + n
+
+
+@kernel
+def head(b: Any, start: int, length: int, log_time: int) -> tuple[int, bool, int, int, int, int]:
+    """Encapsulation and std_msgs/Header of a message.
+
+    Returns status (0: fine), whether it is big endian, ts_event (the stamp, or `log_time` where that is zero), place and
+    length of the frame_id, and the position behind it.
+    """
+    end, origin = start + length, start + 4
+    if length < 4:
+        return 1, False, 0, 0, 0, 0
+    if b[start] != 0 or b[start + 1] > 1:
+        return 2, False, 0, 0, 0, 0
+    if log_time < 0:
+        return 7, False, 0, 0, 0, 0
+    big = b[start + 1] == 0
+    if length < 16:
+        return 1, big, 0, 0, 0, 0
+    seconds = u32(b, origin, big)
+    if seconds >= 1 << 31:
+        seconds -= 1 << 32
+    stamp = seconds * 1_000_000_000 + u32(b, origin + 4, big)
+    at, size, p = text(b, origin + 8, origin, end, big)
+    if size < 0:
+        return 3, big, 0, 0, 0, 0
+    return 0, big, log_time if stamp == 0 else stamp, at, size, p
+
+
+@kernel
+def _tail(p: int, end: int, need: int) -> int:
+    """Status of a message whose last `need` bytes begin at `p`: at most 3 bytes of padding may follow them."""
+    if end - p < need:
+        return 1
+    return 4 if end - p > need + 3 else 0
+
+
+@kernel
+def _trailing_number(b: Any, at: int, size: int) -> int:
+    value, unit, p = 0, 1, at + size - 1
+    while p >= at and 48 <= b[p] <= 57 and unit <= 100:
+        value += (b[p] - 48) * unit
+        unit *= 10
+        p -= 1
+    return value if value < 256 else 0
+
+
+@kernel
+def can_frames(
+    b: Bytes,
+    starts: Ints,
+    lengths: Ints,
+    log_times: Ints,
+    first: int,
+    bus: int,
+    status: Bytes,
+    ts_event: Ints,
+    ts_recv: Ints,
+    seq: Any,
+    buses: Bytes,
+    ids: Any,
+    ext: Bytes,
+    sizes: Bytes,
+    data: Bytes,
+) -> int:
+    """can_msgs/Frame to columns; `bus` -1 takes the number at the end of the frame_id. Returns the rows written."""
+    k = 0
+    for i in range(starts.shape[0]):
+        start, end, origin = starts[i], starts[i] + lengths[i], starts[i] + 4
+        bad, big, stamp, at, size, p = head(b, start, lengths[i], log_times[i])
+        if bad == 0:
+            p = align(p, origin, 4)
+            bad = _tail(p, end, 16)
+        if bad == 0 and b[p + 7] > 15:
+            bad = 5
+        status[i] = bad
+        if bad:
+            continue
+        ts_event[k], ts_recv[k], seq[k] = stamp, log_times[i], first + i
+        buses[k] = bus if bus >= 0 else _trailing_number(b, at, size)
+        flags = (np.int64(b[p + 4] != 0) << 30) | (np.int64(b[p + 6] != 0) << 29)
+        ids[k] = u32(b, p, big) | flags
+        ext[k] = b[p + 5] != 0
+        sizes[k] = min(b[p + 7], 8)
+        for j in range(8):
+            data[k, j] = b[p + 8 + j]
+        k += 1
+    return k
+
+
+@kernel
+def imu_samples(
+    b: Bytes,
+    starts: Ints,
+    lengths: Ints,
+    log_times: Ints,
+    first: int,
+    status: Bytes,
+    ts_event: Ints,
+    ts_recv: Ints,
+    seq: Any,
+    acc: Ints,
+    gyro: Ints,
+) -> int:
+    """sensor_msgs/Imu to columns; `acc` and `gyro` are the float64 columns seen as int64. Returns the rows written."""
+    k = 0
+    for i in range(starts.shape[0]):
+        start, end, origin = starts[i], starts[i] + lengths[i], starts[i] + 4
+        bad, big, stamp, _, _, p = head(b, start, lengths[i], log_times[i])
+        if bad == 0:
+            p = align(p, origin, 8)
+            bad = _tail(p, end, 37 * 8)
+        status[i] = bad
+        if bad:
+            continue
+        ts_event[k], ts_recv[k], seq[k] = stamp, log_times[i], first + i
+        for j in range(3):
+            gyro[k, j] = u64(b, p + (13 + j) * 8, big)
+            acc[k, j] = u64(b, p + (25 + j) * 8, big)
+        k += 1
+    return k
+
+
+@kernel
+def intern(b: Bytes, at: Ints, size: Ints, codes: Ints, first: Ints, table: Ints) -> int:
+    """Give equal byte strings equal codes, in order of appearance; ``first[code]`` is a row that has it.
+
+    `table` holds -1 and is a power of two. Returns how many codes there are; rows that found `first` full get code -1.
+    """
+    mask, count = table.shape[0] - 1, 0
+    for i in range(at.shape[0]):
+        if i > 0 and codes[i - 1] >= 0 and _same(b, at[i], size[i], at[i - 1], size[i - 1]):
+            codes[i] = codes[i - 1]
+            continue
+        h = np.uint64(14695981039346656037)
+        for j in range(size[i]):
+            h = (h ^ np.uint64(b[at[i] + j])) * np.uint64(1099511628211)
+        slot = np.int64((h ^ (h >> np.uint64(29))) & np.uint64(mask))
+        while table[slot] >= 0:
+            row = first[table[slot]]
+            if _same(b, at[i], size[i], at[row], size[row]):
+                break
+            slot = (slot + 1) & mask
+        if table[slot] < 0 and count < first.shape[0]:
+            table[slot], first[count] = count, i
+            count += 1
+        codes[i] = table[slot]
+    return count
+
+
+@kernel
+def _same(b: Any, p: int, n: int, q: int, m: int) -> bool:
+    if n != m:
+        return False
+    for j in range(n):  # noqa: SIM110 (compiled code knows no generators)
+        if b[p + j] != b[q + j]:
+            return False
+    return True

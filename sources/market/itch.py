@@ -1,0 +1,217 @@
+"""NASDAQ TotalView-ITCH 5.0 files, plain or packed, with length prefixes or with ``00 00`` in their place.
+
+    day = sources.Itch("01302019.NASDAQ_ITCH50.gz")
+    ps.read(day).apply(ops.BookFeatures())
+
+The stock locate of a message is its symbol's index in the dictionary, so a symbol costs no look-up, and batches share one
+dictionary until a stock directory message adds to it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ...pipeline.context import BadRecord, Context
+from ...pipeline.errors import GraphError
+from ...pipeline.schema import describe
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.stored import PathLike, base_name, location, stored_size
+from ..storage.unpack import BytesFeed, head_of, open_feed
+from ._itch_format import NAMES, check_format, detect, l3_schema, midnight_ns, session_date, type_label
+
+__all__ = ["Itch", "inspect_itch", "is_itch"]
+
+_HEAD = 1 << 16
+_TABLES = ("l3",)
+
+
+@dataclass(frozen=True)
+class Itch(SourceSpec):
+    """One trading day of NASDAQ TotalView-ITCH 5.0 as order and trade messages (``market.l3``).
+
+    One row for each message of types A F E C X D U P Q B; messages of other types are counted as dropped, ``not in
+    market.l3: <type>``. Columns behind the three of every source: `locate` uint16, `symbol` dictionary<int32, utf8>
+    (``?<locate>`` before the symbol is named), `msg_type` uint8 (ASCII), `side` int8 (1 bid, -1 ask, 0 none), `order_id`
+    uint64, `new_order_id` uint64 (U only), `price` int64 (1e-9 USD), `size` uint32 (shares), `match_id` uint64, `flags`
+    uint8 (1: the message reports shares that count as traded, as E, P and Q always and C if printable; 2: it names a
+    market participant). What a type does not have is 0.
+
+    `seq` is the number of the message among all in the file; `ts_event` is midnight of the session's `date` in `timezone`
+    plus the message's time, and `ts_recv` the same. Give `date` where the file name does not hold it.
+
+    A message whose length is wrong, bytes between messages, a cut last message, a stock directory message that renames a
+    locate, a side other than B or S, and a time beyond the day are bad records with their offset (in the unpacked
+    content). Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format.
+    Spec: Nasdaq TotalView-ITCH 5.0; schema: formats, section 6, item 1.
+    """
+
+    path: PathLike
+    date: str | dt.date | None = None
+    timezone: str = "America/New_York"
+    table: str = "l3"
+
+    format: ClassVar[str] = "itch50"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", location(self.path))
+        if self.table not in _TABLES:
+            raise GraphError(f"Itch has no table {self.table!r}; choose one of {', '.join(_TABLES)}")
+        object.__setattr__(self, "date", session_date(self.date, base_name(self.path)))
+        midnight_ns(self.session, self.timezone)
+
+    @property
+    def session(self) -> dt.date:
+        """The session's date."""
+        return session_date(self.date, "")
+
+    @property
+    def schema(self) -> pa.Schema:
+        return l3_schema(base_name(self.path))
+
+    @property
+    def name(self) -> str:
+        return base_name(self.path)
+
+    def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
+        from ._itch_reader import ItchReader
+
+        prefixed, _ = _examine(self.path)
+        detail = split.detail if split is not None else {}
+        start = position if position is not None else detail
+        return ItchReader(
+            open_feed(self.path),
+            path=str(self.path),
+            schema=self.schema,
+            midnight=midnight_ns(self.session, self.timezone),
+            prefixed=prefixed,
+            context=context,
+            position=start,
+            end=detail.get("end"),
+        )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """Decode the bytes of a message again. The symbol is ``?<locate>``: the directory stands elsewhere in the file.
+
+        None where the bytes alone do not show what was wrong: a damaged packed stream, a locate named twice.
+        """
+        from ._itch_reader import ItchReader
+
+        data = record.data
+        if record.operation.startswith("itch.decode"):
+            data = len(data).to_bytes(2, "big") + data
+        reader = ItchReader(
+            BytesFeed(data),
+            path=str(self.path),
+            schema=self.schema,
+            midnight=midnight_ns(self.session, self.timezone),
+            prefixed=data[:2] != b"\0\0",
+            context=Context("retry"),
+            position={"seq": record.seq or 0},
+            end=None,
+        )
+        decoded = [reader.decode(block) for block in reader.blocks()]
+        batches = [batch for part in decoded for batch in part.batches]
+        bad = [wrong for part in decoded for wrong in part.bad]
+        return Decoded(batches, bad) if batches or bad else None
+
+    def splits(self, wanted: int) -> Sequence[Split]:
+        """Up to `wanted` parts of about equal size, at message boundaries found by walking the file; one if it is packed."""
+        prefixed, compression = _examine(self.path)
+        size = stored_size(self.path)
+        if compression != "none" or wanted < 2 or size < 2 * _HEAD:
+            return super().splits(wanted)
+        from ...pipeline.memory import BufferPool
+        from ._itch_reader import Framer
+
+        feed = open_feed(self.path)
+        try:
+            framer = Framer(feed, prefixed, BufferPool())
+            starts: list[dict[str, Any]] = [{"offset": 0, "seq": 0, "directory": 0}]
+            for part in range(1, wanted):
+                for _ in framer.pieces(until=size * part // wanted):
+                    pass
+                here = {"offset": framer.offset, "seq": framer.seq, "directory": framer.named_until}
+                if starts[-1]["offset"] < here["offset"] < size:
+                    starts.append(here)
+        finally:
+            feed.close()
+        ends = [start["offset"] for start in starts[1:]] + [None]
+        parts = zip(starts, ends, strict=True)
+        return tuple(Split(i, len(starts), {**start, "end": end}) for i, (start, end) in enumerate(parts))
+
+    @property
+    def block_bound(self) -> int:
+        from ._itch_reader import MESSAGES, READ
+
+        row = sum(
+            8 if pa.types.is_timestamp(f.type) else f.type.bit_width // 8 for f in self.schema if f.name != "symbol"
+        )
+        return (READ + MESSAGES * (4 + row + 4)) * 3 // 2
+
+
+def is_itch(head: bytes, name: str = "") -> bool:
+    """Whether a file that begins with `head` (a few KB, unpacked) holds ITCH 5.0 messages. `name` is not needed."""
+    return detect(head) is not None
+
+
+def inspect_itch(path: PathLike) -> dict[str, Any]:
+    """What an ITCH 5.0 file holds, found by walking it without decoding: plain values for `penstock inspect`.
+
+    ``format``, ``compression``, ``prefixed``, ``messages`` (bad ones included), ``types`` (letter to name and messages),
+    ``bad``, ``symbols`` (named ones), ``time_range`` (ns since midnight, and ISO times where the file name holds the date),
+    ``schema``, ``error`` (for a damaged packed stream). Raises FormatError as `Itch.open` does.
+    """
+    from ...pipeline.memory import BufferPool
+    from ._itch_reader import Framer, survey
+
+    path = location(path)
+    prefixed, compression = _examine(path)
+    feed = open_feed(path)
+    try:
+        framer = Framer(feed, prefixed, BufferPool())
+        counts, times, bad = survey(framer)
+    finally:
+        feed.close()
+    types = {
+        type_label(code): {"name": NAMES.get(chr(code), "unknown type"), "messages": int(counts[code])}
+        for code in range(256)
+        if counts[code]
+    }
+    time_range: dict[str, Any] | None = None
+    if times is not None:
+        time_range = {"since_midnight_ns": list(times)}
+        try:
+            midnight = midnight_ns(session_date(None, base_name(path)), "America/New_York")
+        except GraphError:
+            pass
+        else:
+            time_range["utc"] = [_iso(midnight + time) for time in times]
+    return {
+        "format": "NASDAQ TotalView-ITCH 5.0",
+        "compression": compression,
+        "prefixed": prefixed,
+        "messages": framer.seq,
+        "types": types,
+        "bad": bad,
+        "symbols": int(framer.directory.named.sum()),
+        "time_range": time_range,
+        "schema": describe(l3_schema("")),
+        "error": feed.error,
+    }
+
+
+def _iso(ns: int) -> str:
+    seconds, rest = divmod(ns, 10**9)
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
+
+
+def _examine(path: PathLike) -> tuple[bool, str]:
+    """Whether messages have length prefixes, and how the file is packed. Raises FormatError if it is not ITCH."""
+    head, compression = head_of(path, _HEAD)
+    whole = len(head) < _HEAD
+    return check_format(head, compression=compression, whole=whole, path=location(path)), compression

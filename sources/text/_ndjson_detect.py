@@ -1,0 +1,47 @@
+"""Whether the beginning of a file looks like lines of JSON objects, and what it looks like if not."""
+
+from __future__ import annotations
+
+import json
+
+from ...pipeline.errors import FormatError
+
+__all__ = ["BOM", "HEAD_BYTES", "check_head", "is_ndjson"]
+
+BOM = b"\xef\xbb\xbf"
+#: How much of the beginning decides.
+HEAD_BYTES = 65_536
+
+
+def is_ndjson(head: bytes) -> bool:
+    """Whether `head`, the first bytes of a file's content, holds JSON objects one a line.
+
+    Lines may be broken: one line that is a JSON object is enough, or a first line that begins with
+    ``{"`` and is longer than `head`.
+    """
+    head = head.removeprefix(BOM)
+    lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
+    if any(line.startswith(b"{") and line.endswith(b"}") and _is_object(line) for line in lines):
+        return True
+    return len(lines) == 1 and lines[0][:1] == b"{" and lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def check_head(head: bytes, path: str) -> None:
+    """Raises FormatError that says what the file is instead; nothing if `head` is blank or is JSON lines."""
+    text = head.removeprefix(BOM).strip(b" \t\r\n")
+    if not text or is_ndjson(head):
+        return
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{path} is UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8")
+    if text.startswith(b"["):
+        raise FormatError(f"{path} is one JSON array, not an object a line: convert it with jq -c '.[]'")
+    if text.startswith(b"{"):
+        raise FormatError(f"{path} holds a JSON object over several lines, not one a line: convert it with jq -c .")
+    raise FormatError(f"{path} is not JSON lines: no line is a JSON object, the file begins with {head[:16]!r}")
