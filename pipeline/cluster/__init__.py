@@ -1,5 +1,1 @@
 """Running on a Ray cluster: jobs, and a cluster of several nodes on this machine for trying things."""
-
-from __future__ import annotations
-
-__all__: list[str] = []
