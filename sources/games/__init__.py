@@ -1,0 +1,1 @@
+"""Games: inputs, state and events of matches."""

@@ -1,0 +1,1 @@
+"""Packets: captures and what is carried in them."""
