@@ -1,0 +1,260 @@
+"""Compiled loops of Slippi replays: following the events with rollbacks resolved, and decoding resolved events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...pipeline.jit import kernel
+
+__all__ = ["RING", "SLOTS", "STRIDE", "decode_input", "decode_state", "follow"]
+
+#: Frames that may be open at a time, characters of a frame, and bytes kept of an event.
+RING, SLOTS, STRIDE = 128, 8, 64
+#: Frames by which a rollback goes back at most where the replay does not say which are final.
+ROLLBACK = 7
+#: Bytes that are given up at a time where no event can be found.
+MOST_LOST = 65_536
+
+# Places in the state.
+AT, NEXT, NEWEST, STORED, FINAL, SUSPECT, SEQ, LOST, ENDED, ROWS, BADS, SUPERSEDED, LATE, MISSING, STATE = range(15)
+# Why a call returned.
+MORE, FULL = 0, 1
+# What is wrong with a bad record.
+UNKNOWN, CUT, SHORT, PLAYER, JUMP = range(5)
+
+_NO_SUSPECT = -(1 << 40)
+_FRAME_START, _BOOKEND, _GAME_END = 0x3A, 0x3C, 0x39
+
+
+@kernel
+def _int32(data: Any, at: Any) -> Any:
+    value = (
+        (np.int64(data[at]) << 24)
+        | (np.int64(data[at + 1]) << 16)
+        | (np.int64(data[at + 2]) << 8)
+        | np.int64(data[at + 3])
+    )
+    return value - (np.int64(1) << 32) if value >= (np.int64(1) << 31) else value
+
+
+@kernel
+def _resume_at(data: Any, filled: Any, final: Any, sizes: Any, start: Any, stop: Any, newest: Any) -> Any:
+    """Where the next event that makes sense begins, in ``[start, stop)``; -1 there is none, -2 cannot be told yet."""
+    for place in range(start, stop):
+        if place >= filled:
+            return -1 if final else -2
+        code = data[place]
+        if (code < 0x37 or code > 0x3C or code == 0x39) or sizes[code] < 4:
+            continue
+        if place + 5 > filled:
+            if final:
+                continue
+            return -2
+        frame = _int32(data, place + 1)
+        if frame < newest - RING or frame > newest + RING:
+            continue
+        after = place + 1 + sizes[code]
+        if after > filled or (after == filled and not final):
+            if final:
+                continue
+            return -2
+        if after == filled or sizes[data[after]] >= 0:
+            return place
+    return -1
+
+
+@kernel
+def follow(
+    data: Any, filled: Any, final: Any, sizes: Any, wanted: Any, ring: Any, masks: Any, rows: Any, seqs: Any, bad: Any,
+    counts: Any, state: Any, stop_at_end: Any,
+) -> Any:  # fmt: skip
+    """Follow the events in ``data[:filled]`` from ``state[AT]``; resolved events of code `wanted` go to `rows`, in order of
+    frame, player and follower, with their numbers in `seqs`; what is wrong goes to `bad` (kind, at, size, number).
+
+    MORE: all that can be told is told; FULL: call again with fresh `rows` and `bad`. `final`: no more bytes follow. Which
+    rows come out, and their numbers, do not depend on how the events are cut.
+    """
+    tells = sizes[_BOOKEND] >= 8
+    most_rows, most_bad = len(rows), len(bad)
+    while True:
+        while state[NEXT] <= state[FINAL]:
+            if state[NEXT] > state[STORED]:
+                state[MISSING] += state[FINAL] - state[NEXT] + 1
+                state[NEXT] = state[FINAL] + 1
+                break
+            if state[ROWS] + SLOTS > most_rows:
+                return FULL
+            slot_of = state[NEXT] & (RING - 1)
+            mask = masks[slot_of]
+            if mask == 0:
+                state[MISSING] += 1
+            for slot in range(SLOTS):
+                if mask & (1 << slot):
+                    row = state[ROWS]
+                    for place in range(STRIDE):
+                        rows[row, place] = ring[slot_of, slot, place]
+                    seqs[row] = state[SEQ]
+                    state[SEQ] += 1
+                    state[ROWS] = row + 1
+            masks[slot_of] = 0
+            state[NEXT] += 1
+        if state[BADS] + 2 > most_bad:
+            return FULL
+        if stop_at_end and state[ENDED]:
+            return MORE
+        at = state[AT]
+        if at >= filled:
+            return MORE
+        code = data[at]
+        if sizes[code] < 0 or state[LOST]:
+            begin = at if state[LOST] else at + 1
+            found = _resume_at(data, filled, final, sizes, begin, at + MOST_LOST, state[NEWEST])
+            if found == -2:
+                return MORE
+            end = found if found >= 0 else min(at + MOST_LOST, filled)
+            state[LOST] = found < 0
+            if end > at:
+                _put(bad, state, UNKNOWN, at, end - at)
+            state[AT] = end
+            continue
+        size = np.int64(sizes[code]) + 1
+        if at + size > filled:
+            if not final:
+                return MORE
+            _put(bad, state, CUT, at, filled - at)
+            state[AT] = filled
+            continue
+        if code == wanted:
+            if size < 7:
+                _put(bad, state, SHORT, at, size)
+            else:
+                frame = _int32(data, at + 1)
+                if data[at + 5] > 3:
+                    _put(bad, state, PLAYER, at, size)
+                elif frame < -123 or frame < state[NEWEST] - RING:
+                    _put(bad, state, JUMP, at, size)
+                elif frame < state[NEXT]:
+                    state[LATE] += 1
+                elif frame > state[NEWEST]:
+                    near = frame == state[SUSPECT] or frame == state[SUSPECT] + 1
+                    if frame != state[NEWEST] + 1 and not near:
+                        state[SUSPECT] = frame
+                        _put(bad, state, JUMP, at, size)
+                    else:
+                        state[NEWEST] = frame
+                        state[SUSPECT] = _NO_SUSPECT
+                        behind = RING // 2 if tells else ROLLBACK
+                        if frame - 1 - behind > state[FINAL]:
+                            state[FINAL] = frame - 1 - behind
+                        continue  # what has become final leaves first, then this event comes again
+                else:
+                    state[SUSPECT] = _NO_SUSPECT
+                    slot_of = frame & (RING - 1)
+                    slot = 2 * np.int64(data[at + 5]) + (1 if data[at + 6] else 0)
+                    if masks[slot_of] & (1 << slot):
+                        state[SUPERSEDED] += 1
+                    masks[slot_of] |= 1 << slot
+                    kept = min(size, STRIDE)
+                    for place in range(kept):
+                        ring[slot_of, slot, place] = data[at + place]
+                    if frame > state[STORED]:
+                        state[STORED] = frame
+        elif code == _FRAME_START and size >= 5:
+            frame = _int32(data, at + 1)
+            if state[NEXT] <= frame <= state[STORED]:  # the frame is played again: none of its characters stays
+                mask = masks[frame & (RING - 1)]
+                for slot in range(SLOTS):
+                    state[SUPERSEDED] += (mask >> slot) & 1
+                masks[frame & (RING - 1)] = 0
+        elif code == _BOOKEND and tells:
+            frame = _int32(data, at + 1)
+            done = min(_int32(data, at + 5), frame)
+            if done <= state[NEWEST] and done > state[FINAL]:
+                state[FINAL] = done
+        elif code == _GAME_END:
+            state[ENDED] = 1
+            state[FINAL] = max(state[FINAL], state[NEWEST])
+        counts[code] += 1
+        state[AT] = at + size
+
+
+@kernel
+def _put(bad: Any, state: Any, kind: Any, at: Any, size: Any) -> None:
+    row = state[BADS]
+    bad[row, 0] = kind
+    bad[row, 1] = at
+    bad[row, 2] = size
+    bad[row, 3] = state[SEQ]
+    state[SEQ] += 1
+    state[BADS] = row + 1
+
+
+@kernel
+def _word(rows: Any, row: Any, at: Any) -> Any:
+    return np.uint32(
+        (np.uint32(rows[row, at]) << np.uint32(24))
+        | (np.uint32(rows[row, at + 1]) << np.uint32(16))
+        | (np.uint32(rows[row, at + 2]) << np.uint32(8))
+        | np.uint32(rows[row, at + 3])
+    )
+
+
+@kernel
+def _half(rows: Any, row: Any, at: Any) -> Any:
+    return np.uint16((np.uint16(rows[row, at]) << np.uint16(8)) | np.uint16(rows[row, at + 1]))
+
+
+@kernel
+def decode_input(
+    rows: Any, start_ns: Any, frame_ns: Any, first: Any, time: Any, frame: Any, player: Any, follower: Any, sticks: Any,
+    buttons: Any, physical: Any, action: Any, seed: Any,
+) -> None:  # fmt: skip
+    """Resolved pre-frame updates to columns; `sticks` are six float columns as uint32."""
+    sx, sy, cx, cy, tl, tr = sticks
+    for row in range(len(rows)):
+        number = _int32(rows[row], 1)
+        time[row] = start_ns + (number - first) * frame_ns
+        frame[row] = number
+        player[row] = rows[row, 5]
+        follower[row] = rows[row, 6] != 0
+        seed[row] = _word(rows, row, 0x07)
+        action[row] = _half(rows, row, 0x0B)
+        sx[row] = _word(rows, row, 0x19)
+        sy[row] = _word(rows, row, 0x1D)
+        cx[row] = _word(rows, row, 0x21)
+        cy[row] = _word(rows, row, 0x25)
+        buttons[row] = _word(rows, row, 0x2D)
+        physical[row] = _half(rows, row, 0x31)
+        tl[row] = _word(rows, row, 0x33)
+        tr[row] = _word(rows, row, 0x37)
+
+
+@kernel
+def decode_state(
+    rows: Any, start_ns: Any, frame_ns: Any, first: Any, time: Any, frame: Any, player: Any, follower: Any, floats: Any,
+    character: Any, action: Any, facing: Any, stocks: Any, airborne: Any,
+) -> None:  # fmt: skip
+    """Resolved post-frame updates to columns; `floats` are x, y, percent, shield as uint32."""
+    x, y, percent, shield = floats
+    for row in range(len(rows)):
+        number = _int32(rows[row], 1)
+        time[row] = start_ns + (number - first) * frame_ns
+        frame[row] = number
+        player[row] = rows[row, 5]
+        follower[row] = rows[row, 6] != 0
+        character[row] = rows[row, 0x07]
+        action[row] = _half(rows, row, 0x08)
+        x[row] = _word(rows, row, 0x0A)
+        y[row] = _word(rows, row, 0x0E)
+        bits = _word(rows, row, 0x12)
+        size = bits & np.uint32(0x7FFFFFFF)
+        if size == 0 or size > np.uint32(0x7F800000):  # zero, or no number
+            facing[row] = 0
+        else:
+            facing[row] = -1 if bits >> np.uint32(31) else 1
+        percent[row] = _word(rows, row, 0x16)
+        shield[row] = _word(rows, row, 0x1A)
+        stocks[row] = rows[row, 0x21]
+        airborne[row] = rows[row, 0x2F] != 0
