@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import BufferPool, Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
 from . import _itch_kernels as kernels
-from ._itch_format import NAMES, layout_tables, length_table, type_label
+from ._itch_format import length_table, type_label
+from ._itch_messages import ItchMessages
+from ._itch_parts import Directory, Part, Symbols
 
-__all__ = ["MESSAGES", "READ", "Directory", "Framer", "ItchReader", "survey"]
+__all__ = ["MESSAGES", "READ", "Framer", "ItchReader", "Piece", "survey"]
 
 #: Bytes of a read buffer, and messages of a block at most.
 READ = 3 << 19
@@ -31,8 +31,6 @@ MESSAGES = 1 << 16
 #: Bad records of a block at most, and bytes that each keeps at most.
 _BAD = 1024
 _KEPT = 1 << 16
-#: No message is later than this after midnight: a day of 25 hours, when daylight saving time ends.
-_LATEST = 25 * 3600 * 10**9
 
 _ERRORS = {
     kernels.WRONG_LENGTH: "the length prefix says {length}, but type {kind} has {want} bytes",
@@ -40,27 +38,6 @@ _ERRORS = {
     kernels.CUT: "the file ends inside a message of type {kind}: {have} of its {want} bytes are there",
     kernels.RENAMED: "a stock directory message gives locate {locate} a second name",
 }
-
-
-class Directory:
-    """Symbols by stock locate, as far as the file has named them."""
-
-    def __init__(self) -> None:
-        self.names: npt.NDArray[np.uint8] = np.zeros((65536, 8), np.uint8)
-        self.named: npt.NDArray[np.uint8] = np.zeros(65536, np.uint8)
-        self._key = (-1, -1)
-        self._array: pa.Array = pa.array([], pa.utf8())
-
-    def values(self, version: int, highest: int) -> pa.Array:
-        """Symbols of locates 0 to `highest`; one without a name is ``?<locate>``. The same array while nothing changes."""
-        if (version, highest) != self._key:
-            count = highest + 1
-            raw = self.names[:count].tobytes().decode("latin-1")
-            known = self.named[:count].tolist()
-            texts = [raw[8 * i : 8 * i + 8].rstrip(" \x00") if known[i] else f"?{i}" for i in range(count)]
-            self._array = pa.array(texts, pa.utf8())
-            self._key = (version, highest)
-        return self._array
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +48,7 @@ class Piece:
     offsets: npt.NDArray[np.uint32]
     count: int
     bad: npt.NDArray[np.int64]
-    symbols: pa.Array
+    symbols: Symbols
     base: int
     leases: tuple[Lease, Lease]
     note: str | None = None
@@ -155,7 +132,7 @@ class Framer:
             if status == kernels.MORE and self.offset < end:
                 self._refill()
         if self._final and self._feed.error is not None and until is None:
-            nothing = np.empty(0, np.uint32), 0, np.empty((0, 4), np.int64), pa.array([], pa.utf8())
+            nothing = np.empty(0, np.uint32), 0, np.empty((0, 4), np.int64), self.directory.values(-1, -1)
             yield self.seq, Piece(self._data, *nothing, self.offset, (self._lease, self._lease), self._feed.error)
 
     def _refill(self) -> None:
@@ -177,31 +154,36 @@ class Framer:
 
 
 class ItchReader(SourceReader):
-    """An open ITCH file. `end` bounds a split: the first message at or behind it belongs to the next one."""
+    """An open ITCH file. `end` bounds a split: the first message at or behind it belongs to the next one.
+
+    Going on from a `position` reads again what stands before it: for ``market.trades``, whose orders may be as old as the
+    day, all of it; for other tables the part that names symbols.
+    """
 
     def __init__(
         self,
         feed: Feed,
         *,
         path: str,
-        schema: pa.Schema,
+        table: str,
+        source: str,
         midnight: int,
+        max_orders: int,
         prefixed: bool,
         context: Context,
         position: Position,
         end: int | None,
     ) -> None:
-        self._feed, self._path, self._schema, self._midnight, self._end = feed, path, schema, midnight, end
-        self._pool = context.pool
-        self._layout = layout_tables()
+        self._feed, self._path, self._end = feed, path, end
         self._lengths = length_table()
-        self._written = pa.schema([field for field in schema if field.name != "ts_recv"])
+        self._messages = ItchMessages(table, source=source, midnight=midnight, pool=context.pool, max_orders=max_orders)
         self._framer = Framer(feed, prefixed, context.pool)
         offset, named = int(position.get("offset", 0)), int(position.get("directory", 0))
         if offset:
-            for _ in self._framer.pieces(until=named):
-                pass
-            self._framer.seek(offset)
+            for first, piece in self._framer.pieces(until=offset if table == "trades" else named):
+                self._part(first, piece)
+            if self._framer.offset != offset:
+                self._framer.seek(offset)
         self._framer.seq = int(position.get("seq", 0))
 
     def blocks(self) -> Iterator[Block]:
@@ -210,44 +192,37 @@ class ItchReader(SourceReader):
             after = {"offset": framer.offset, "seq": framer.seq, "directory": framer.named_until}
             begin = int(piece.offsets[0]) if piece.count else 0
             size = max(0, framer.offset - piece.base - begin + 2)
-            yield Block(index, first, piece.count, size, after, piece)
+            yield Block(index, first, piece.count, size, after, (piece, self._part(first, piece)))
 
-    def decode(self, block: Block) -> Decoded:
-        piece: Piece = block.payload
-        if piece.note is not None:
-            return Decoded((), (BadRecord(f"{self._path}, offset {piece.base}", "itch.read", piece.note, b""),))
-        columns = ColumnBlock(self._pool, self._written, piece.count + 1)
-        counts = np.zeros(256, np.int64)
-        odd = np.empty(piece.count, np.uint32)
-        written: Any = [columns[name] for name in self._written.names]
-        decode: Any = kernels.decode
-        rows, wrong = decode(
+    def _part(self, first: int, piece: Piece) -> Part:
+        def place(number: int) -> str:
+            return self._place(piece, int(piece.offsets[number]) - 2)
+
+        part = Part(
             piece.data,
             piece.offsets,
             piece.count,
-            self._layout,
-            self._midnight,
-            _LATEST,
-            block.first_seq,
-            *written,
-            counts,
-            odd,
+            first,
+            piece.symbols,
+            place,
+            unsound=len(piece.bad),
+            keep=piece.leases,
         )
-        batches = []
-        if rows:
-            part = columns.batch(rows, dictionaries={"symbol": piece.symbols})
-            times = part.column(0)
-            batches = [pa.RecordBatch.from_arrays([times, times, *part.columns[1:]], schema=self._schema)]
-        counts[0] -= len(piece.bad)
-        dropped = {
-            f"not in market.l3: {type_label(code)}": int(counts[code])
-            for code in np.flatnonzero(counts).tolist()
-            if not self._layout[code, 0]
-        }
-        bad = [self._unsound(piece, block.first_seq, *row) for row in piece.bad.tolist()]
-        bad += [self._odd(piece, block.first_seq, number) for number in odd[:wrong].tolist()]
+        return self._messages.join(part)
+
+    def decode(self, block: Block) -> Decoded:
+        piece, part = block.payload
+        if piece.note is not None:
+            return Decoded((), (BadRecord(self._place(piece, 0), "itch.read", piece.note, b""),))
+        decoded = self._messages.decode(part)
+        if not len(piece.bad):
+            return decoded
+        bad = [*(self._unsound(piece, block.first_seq, *row) for row in piece.bad.tolist()), *decoded.bad]
         bad.sort(key=lambda record: record.seq or 0)
-        return Decoded(batches, bad, dropped)
+        return Decoded(decoded.batches, bad, decoded.dropped)
+
+    def _place(self, piece: Piece, at: int) -> str:
+        return f"{self._path}, offset {piece.base + at}"
 
     def _unsound(self, piece: Piece, first: int, what: int, at: int, size: int, number: int) -> BadRecord:
         raw = piece.data[at : at + min(size, _KEPT)].tobytes()
@@ -260,21 +235,7 @@ class ItchReader(SourceReader):
             have=max(0, size - 2),
             locate=int.from_bytes(raw[3:5], "big"),
         )
-        return BadRecord(f"{self._path}, offset {piece.base + at}", "itch.frame", error, raw, first + number)
-
-    def _odd(self, piece: Piece, first: int, number: int) -> BadRecord:
-        at = int(piece.offsets[number])
-        code = int(piece.data[at])
-        raw = piece.data[at : at + int(self._lengths[code])].tobytes()
-        time = int.from_bytes(raw[5:11], "big")
-        if time > _LATEST:
-            error = f"a time of {time} ns is not within a day"
-        elif chr(code) == "Q":
-            error = f"{int.from_bytes(raw[11:19], 'big')} shares do not fit 32 bits"
-        else:
-            error = f"the side is {raw[19:20]!r}, not B or S"
-        where = f"{self._path}, offset {piece.base + at - 2}"
-        return BadRecord(where, f"itch.decode {NAMES[chr(code)]}", error, raw, first + number)
+        return BadRecord(self._place(piece, at), "itch.frame", error, raw, first + number)
 
     def close(self) -> None:
         self._feed.close()

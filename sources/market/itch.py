@@ -2,6 +2,7 @@
 
     day = sources.Itch("01302019.NASDAQ_ITCH50.gz")
     ps.read(day).apply(ops.BookFeatures())
+    halts = sources.Itch("01302019.NASDAQ_ITCH50.gz", table="status")
 
 The stock locate of a message is its symbol's index in the dictionary, so a symbol costs no look-up, and batches share one
 dictionary until a stock directory message adds to it.
@@ -18,49 +19,75 @@ import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
-from ...pipeline.schema import describe
+from ...pipeline.schema import describe, row_bytes
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.feed import Feed
 from ..storage.stored import PathLike, base_name, location, stored_size
 from ..storage.unpack import BytesFeed, head_of, open_feed
 from ._itch_format import NAMES, check_format, detect, l3_schema, midnight_ns, session_date, type_label
+from ._itch_tables import TABLES, table_schema
 
-__all__ = ["Itch", "inspect_itch", "is_itch"]
+__all__ = ["Itch", "inspect_itch", "is_itch", "open_itch"]
 
 _HEAD = 1 << 16
-_TABLES = ("l3",)
 
 
 @dataclass(frozen=True)
 class Itch(SourceSpec):
-    """One trading day of NASDAQ TotalView-ITCH 5.0 as order and trade messages (``market.l3``).
+    """One trading day of NASDAQ TotalView-ITCH 5.0: one row for each message of the types that `table` holds.
 
-    One row for each message of types A F E C X D U P Q B; messages of other types are counted as dropped, ``not in
-    market.l3: <type>``. Columns behind the three of every source: `locate` uint16, `symbol` dictionary<int32, utf8>
-    (``?<locate>`` before the symbol is named), `msg_type` uint8 (ASCII), `side` int8 (1 bid, -1 ask, 0 none), `order_id`
-    uint64, `new_order_id` uint64 (U only), `price` int64 (1e-9 USD), `size` uint32 (shares), `match_id` uint64, `flags`
-    uint8 (1: the message reports shares that count as traded, as E, P and Q always and C if printable; 2: it names a
-    market participant). What a type does not have is 0.
+    ``l3`` (``market.l3``): order and trade messages, A F E C X D U P Q B. Behind the three columns of every source: `locate`
+    uint16, `symbol` dictionary<int32, utf8> (``?<locate>`` before the symbol is named), `msg_type` uint8 (ASCII), `side`
+    int8 (1 bid, -1 ask, 0 none), `order_id` uint64, `new_order_id` uint64 (U only), `price` int64 (1e-9 USD), `size` uint32
+    (shares), `match_id` uint64, `flags` uint8 (1: the message reports shares that count as traded, as E, P and Q always and
+    C if printable; 2: it names a market participant). What a type does not have is 0.
 
-    `seq` is the number of the message among all in the file; `ts_event` is midnight of the session's `date` in `timezone`
-    plus the message's time, and `ts_recv` the same. Give `date` where the file name does not hold it.
+    ``trades`` (``market.trades``): E C P Q B, joined with the book. `locate`, `symbol`, `msg_type` as above; `price` int64
+    (1e-9 USD; of E that of the order it executes, of C, P and Q that of the message; null for B); `size` uint64 (null for
+    B); `side` int8, that of the resting order: 1 if it was bought for, -1 if it was sold from (of P as the message has it,
+    which is 1 since 2014; 0 for Q and B); `match_id` uint64 (of B that of the trade that is broken); `printable` bool (as
+    the message says for C, true for E, P and Q, null for B); `cross_type` uint8 (ASCII; null but for Q). An E or C whose
+    order is not in the book is a bad record. The book holds at most `max_orders` orders: StateLimitError beyond. This table
+    is one split, and a resumed run first reads again all that stands before its position.
 
-    A message whose length is wrong, bytes between messages, a cut last message, a stock directory message that renames a
-    locate, a side other than B or S, and a time beyond the day are bad records with their offset (in the unpacked
-    content). Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format.
-    Spec: Nasdaq TotalView-ITCH 5.0; schema: formats, section 6, item 1.
+    ``status`` (``market.status``): S R H Y L V W K J h N O; ``noii`` (``market.noii``): I. Every field but the reserved one
+    is a column, null for types that lack it: `locate`, `symbol` (as it stands in the message; null for S V W), `msg_type`,
+    `tracking_number` uint16; letters as uint8 (ASCII), counts as uint32, prices as int64 (1e-9 USD), texts as
+    dictionary<int32, utf8>. S: `event_code`. R: `market_category`, `financial_status`, `round_lot_size`,
+    `round_lots_only`, `issue_classification`, `issue_subtype`, `authenticity`, `short_sale_threshold`, `ipo_flag`,
+    `luld_tier`, `etp_flag`, `etp_leverage`, `inverse`. H: `trading_state`, `reason`. Y: `reg_sho_action`. L: `mpid`,
+    `primary_market_maker`, `market_maker_mode`, `participant_state`. V: `level1_price` to `level3_price`. W:
+    `breached_level`. K: `ipo_release_time` timestamp (midnight for a message's 0), `ipo_release_qualifier`, `ipo_price`.
+    J: `collar_reference_price`, `upper_collar_price`, `lower_collar_price`, `collar_extension`. h: `market_code`,
+    `operational_halt_action`. N: `interest_flag`. O: `open_eligibility`, `minimum_allowable_price`,
+    `maximum_allowable_price`, `near_execution_price`, `near_execution_time` timestamp, `upper_collar_price`,
+    `lower_collar_price`. I: `paired_shares` and `imbalance_shares` uint64, `direction`, `far_price`, `near_price`,
+    `reference_price`, `cross_type`, `price_variation`.
+
+    `seq` is the number of the message among all in the file, in every table; `ts_event` is midnight of the session's `date`
+    in `timezone` plus the message's time, and `ts_recv` the same. Give `date` where the file name does not hold it.
+
+    Messages of other types are counted as dropped, ``not in market.<table>: <type>``; those of unknown types too, skipped by
+    their length. A message whose length is wrong, bytes between messages, a cut last message, a stock directory message
+    that renames a locate, a side other than B or S, a number too large for its field, and a time beyond the day are bad
+    records with their offset (in the unpacked content). Raises GraphError for wrong arguments; `open` raises FormatError for
+    an empty file or one of another format. Spec: Nasdaq TotalView-ITCH 5.0; schema: formats, section 6, item 1.
     """
 
     path: PathLike
     date: str | dt.date | None = None
     timezone: str = "America/New_York"
     table: str = "l3"
+    max_orders: int = 1 << 24
 
     format: ClassVar[str] = "itch50"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", location(self.path))
-        if self.table not in _TABLES:
-            raise GraphError(f"Itch has no table {self.table!r}; choose one of {', '.join(_TABLES)}")
+        if self.table not in TABLES:
+            raise GraphError(f"Itch has no table {self.table!r}; choose one of {', '.join(TABLES)}")
+        if self.max_orders < 1:
+            raise GraphError(f"max_orders={self.max_orders} leaves no room for orders; give at least 1")
         object.__setattr__(self, "date", session_date(self.date, base_name(self.path)))
         midnight_ns(self.session, self.timezone)
 
@@ -71,56 +98,60 @@ class Itch(SourceSpec):
 
     @property
     def schema(self) -> pa.Schema:
-        return l3_schema(base_name(self.path))
+        return table_schema(self.table, base_name(self.path))
 
     @property
     def name(self) -> str:
-        return base_name(self.path)
+        return base_name(self.path) + ("" if self.table == "l3" else f":{self.table}")
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ._itch_reader import ItchReader
-
         prefixed, _ = _examine(self.path)
         detail = split.detail if split is not None else {}
         start = position if position is not None else detail
+        return self._reader(open_feed(self.path), prefixed, context, start, detail.get("end"))
+
+    def _reader(
+        self, feed: Feed, prefixed: bool, context: Context, position: Position, end: int | None = None
+    ) -> SourceReader:
+        from ._itch_reader import ItchReader
+
         return ItchReader(
-            open_feed(self.path),
+            feed,
             path=str(self.path),
-            schema=self.schema,
+            table=self.table,
+            source=base_name(self.path),
             midnight=midnight_ns(self.session, self.timezone),
+            max_orders=self.max_orders,
             prefixed=prefixed,
             context=context,
-            position=start,
-            end=detail.get("end"),
+            position=position,
+            end=end,
         )
 
     def retry(self, record: BadRecord) -> Decoded | None:
         """Decode the bytes of a message again. The symbol is ``?<locate>``: the directory stands elsewhere in the file.
 
-        None where the bytes alone do not show what was wrong: a damaged packed stream, a locate named twice.
+        None where the bytes alone do not show what was wrong: a damaged packed stream, a locate named twice, an execution of
+        an order that was not in the book.
         """
-        from ._itch_reader import ItchReader
-
         data = record.data
         if record.operation.startswith("itch.decode"):
             data = len(data).to_bytes(2, "big") + data
-        reader = ItchReader(
-            BytesFeed(data),
-            path=str(self.path),
-            schema=self.schema,
-            midnight=midnight_ns(self.session, self.timezone),
-            prefixed=data[:2] != b"\0\0",
-            context=Context("retry"),
-            position={"seq": record.seq or 0},
-            end=None,
-        )
+        if self.table == "trades" and data[2:3] in (b"E", b"C"):
+            return None
+        reader = self._reader(BytesFeed(data), data[:2] != b"\0\0", Context("retry"), {"seq": record.seq or 0})
         decoded = [reader.decode(block) for block in reader.blocks()]
         batches = [batch for part in decoded for batch in part.batches]
         bad = [wrong for part in decoded for wrong in part.bad]
         return Decoded(batches, bad) if batches or bad else None
 
     def splits(self, wanted: int) -> Sequence[Split]:
-        """Up to `wanted` parts of about equal size, at message boundaries found by walking the file; one if it is packed."""
+        """Up to `wanted` parts of about equal size, at message boundaries found by walking the file.
+
+        One if the file is packed, and for ``trades``, where a part would need the orders of those before it.
+        """
+        if self.table == "trades":
+            return super().splits(wanted)
         prefixed, compression = _examine(self.path)
         size = stored_size(self.path)
         if compression != "none" or wanted < 2 or size < 2 * _HEAD:
@@ -148,9 +179,7 @@ class Itch(SourceSpec):
     def block_bound(self) -> int:
         from ._itch_reader import MESSAGES, READ
 
-        row = sum(
-            8 if pa.types.is_timestamp(f.type) else f.type.bit_width // 8 for f in self.schema if f.name != "symbol"
-        )
+        row = row_bytes(self.schema) - 4 + 9 * (self.table == "trades")
         return (READ + MESSAGES * (4 + row + 4)) * 3 // 2
 
 
@@ -163,8 +192,9 @@ def inspect_itch(path: PathLike) -> dict[str, Any]:
     """What an ITCH 5.0 file holds, found by walking it without decoding: plain values for `penstock inspect`.
 
     ``format``, ``compression``, ``prefixed``, ``messages`` (bad ones included), ``types`` (letter to name and messages),
-    ``bad``, ``symbols`` (named ones), ``time_range`` (ns since midnight, and ISO times where the file name holds the date),
-    ``schema``, ``error`` (for a damaged packed stream). Raises FormatError as `Itch.open` does.
+    ``tables`` (name to messages; a message may be in two), ``bad``, ``symbols`` (named ones), ``time_range`` (ns since
+    midnight, and ISO times where the file name holds the date), ``schema`` (of ``market.l3``), ``error`` (for a damaged
+    packed stream). Raises FormatError as `Itch.open` does.
     """
     from ...pipeline.memory import BufferPool
     from ._itch_reader import Framer, survey
@@ -197,12 +227,20 @@ def inspect_itch(path: PathLike) -> dict[str, Any]:
         "prefixed": prefixed,
         "messages": framer.seq,
         "types": types,
+        "tables": {
+            f"market.{table}": sum(int(counts[ord(letter)]) for letter in letters) for table, letters in TABLES.items()
+        },
         "bad": bad,
         "symbols": int(framer.directory.named.sum()),
         "time_range": time_range,
         "schema": describe(l3_schema("")),
         "error": feed.error,
     }
+
+
+def open_itch(path: PathLike, **options: Any) -> Itch:
+    """An ITCH 5.0 file as a source: ``market.l3``, or another `table`; `options` are those of `Itch`."""
+    return Itch(path, **options)
 
 
 def _iso(ns: int) -> str:
