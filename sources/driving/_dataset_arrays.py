@@ -6,6 +6,7 @@ Framing reads nothing but the times of radar tracks, which say where a scan ends
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class ArraysReader(SourceReader):
         with np.errstate(invalid="ignore"):
             same = np.abs(np.diff(times)) <= _SCAN_GAP
         firsts = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(times)]])
-        cut = [np.arange(a, b, _MOST_TRACKS) for a, b in zip(firsts[:-1], firsts[1:], strict=True)]
+        cut = [np.arange(a, b, _MOST_TRACKS) for a, b in pairwise(firsts.tolist())]
         scans: npt.NDArray[np.int64] = np.concatenate(cut)
         if stop == self.rows and len(times) <= self._block_rows:
             return stop, scans + start
