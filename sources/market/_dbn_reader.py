@@ -1,0 +1,210 @@
+"""Framing and decoding of an open DBN file: one pass that finds records and symbol mappings, then blocks that decode anywhere.
+
+A read buffer of `READ` bytes is framed in place; what is left of a record at its end moves to the next buffer. Buffers,
+offsets and decoded columns all come from the pool, so memory is flat however long the file is. A symbol mapping met among
+the records (a live capture) begins a new block, so that rows before it do not see what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...pipeline.context import BadRecord, Context
+from ...pipeline.memory import BufferPool, Lease
+from ...pipeline.source import Block, Decoded, Position, SourceReader
+from ..storage.feed import Feed
+from . import _dbn_kernels as kernels
+from ._dbn_decode import Decoder
+from ._dbn_layout import SYMBOL_MAPPING, record_layout, record_sizes, rtype_name
+from ._dbn_metadata import Metadata
+from ._dbn_symbols import SymbolTable
+
+__all__ = ["READ", "RECORDS", "DbnReader", "Framer", "Piece"]
+
+#: Bytes of a read buffer, and records of a block at most.
+READ = 3 << 19
+RECORDS = 1 << 16
+#: Bad records and symbol mappings of a block at most, and bytes that each bad one keeps at most.
+_BAD, _MAPPINGS = 1024, 8192
+_KEPT = 1 << 16
+_NO_OFFSET = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A framed block: `data` with the records, where each begins (bad ones nowhere), and the symbols that hold in it."""
+
+    data: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.uint32]
+    count: int
+    bad: npt.NDArray[np.int64]
+    symbols: SymbolTable
+    base: int
+    leases: tuple[Lease, ...]
+    note: str | None = None
+
+
+class Framer:
+    """Walks a feed. `offset` and `seq` say where it is: the next record's place in the content, and its number."""
+
+    def __init__(self, feed: Feed, metadata: Metadata, pool: BufferPool) -> None:
+        self._feed, self._pool = feed, pool
+        self._sizes = record_sizes(metadata.version, ts_out=metadata.ts_out)
+        self._mapping = record_layout("symbol-mapping", metadata.version, ts_out=metadata.ts_out)
+        self.symbols = SymbolTable(metadata.mapped)
+        self.seq = 0
+        #: Where the last symbol mapping ends; reading up to there gives all of them.
+        self.mapped_until = 0
+        self._state = np.zeros(5, np.int64)
+        self.seek(metadata.size)
+
+    def seek(self, offset: int) -> None:
+        """Go to a record's `offset`, with the symbols met so far."""
+        self._feed.seek(offset)
+        self._base, self._filled, self._final = offset, 0, False
+        self._state[kernels.POSITION] = 0
+        self._take(b"")
+
+    @property
+    def offset(self) -> int:
+        return self._base + int(self._state[kernels.POSITION])
+
+    def pieces(self, until: int | None = None) -> Iterator[tuple[int, Piece]]:
+        """``(first record number, piece)`` up to the first record at or behind `until`."""
+        end = (1 << 62) if until is None else until
+        state, frame = self._state, kernels.frame
+        while self.offset < end:
+            lease = self._pool.take(4 * RECORDS)
+            offsets: Any = lease.array(np.uint32, RECORDS)
+            bad, mappings = np.empty((_BAD, 4), np.int64), np.empty(_MAPPINGS, np.int64)
+            state[1:] = 0
+            local = min(end - self._base, 1 << 40)
+            status = frame(self._data, self._filled, local, self._final, self._sizes, offsets, bad, mappings, state)
+            count, wrong = int(state[kernels.RECORDS]), int(state[kernels.BAD])
+            ended = status == kernels.MORE and self._final and self.offset < end
+            left = self._filled - int(state[kernels.POSITION])
+            if ended and left:
+                bad[wrong] = kernels.CUT, self._filled - left, left, count
+                offsets[count] = _NO_OFFSET
+                count, wrong = count + 1, wrong + 1
+                state[kernels.POSITION] = self._filled
+            self._learn(mappings[: int(state[kernels.MAPPED])])
+            if count:
+                leases = (self._lease, lease)
+                piece = Piece(self._data, offsets, count, bad[:wrong].copy(), self.symbols, self._base, leases)
+                self.seq += count
+                yield self.seq - count, piece
+            if ended:
+                break
+            if status == kernels.MORE and self.offset < end:
+                self._refill()
+        if self._final and self._feed.error is not None and until is None:
+            nothing: Any = np.empty(0, np.uint32), 0, np.empty((0, 4), np.int64), self.symbols
+            yield self.seq, Piece(self._data, *nothing, self.offset, (self._lease,), self._feed.error)
+
+    def _learn(self, mappings: npt.NDArray[np.int64]) -> None:
+        if not len(mappings):
+            return
+        named: dict[int, str] = {}
+        size = self._mapping.itemsize
+        for at in mappings.tolist():
+            record = np.frombuffer(self._data, self._mapping, 1, at)[0]
+            text = bytes(record["stype_out_symbol"]).split(b"\0")[0].decode("utf-8", "replace")
+            if text:
+                named[int(record["instrument_id"])] = text
+            self.mapped_until = self._base + at + size
+        self.symbols = self.symbols.updated(named)
+
+    def _refill(self) -> None:
+        at = int(self._state[kernels.POSITION])
+        self._base += at
+        self._state[kernels.POSITION] = 0
+        self._take(bytes(self._data[at : self._filled]))
+
+    def _take(self, tail: bytes) -> None:
+        """A new buffer that begins with `tail`."""
+        self._lease = self._pool.take(READ)
+        data: Any = self._lease.array(np.uint8, READ)
+        data[: len(tail)] = np.frombuffer(tail, np.uint8)
+        self._filled = len(tail) + self._feed.fill(memoryview(data)[len(tail) :])
+        self._final = self._filled < READ
+        self._data = data
+
+
+class DbnReader(SourceReader):
+    """An open DBN file. `end` bounds a split: the first record at or behind it belongs to the next one."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        path: str,
+        metadata: Metadata,
+        decoder: Decoder,
+        context: Context,
+        position: Position,
+        end: int | None,
+    ) -> None:
+        self._feed, self._path, self._end, self._decoder = feed, path, end, decoder
+        self._pool = context.pool
+        self._sizes = record_sizes(metadata.version, ts_out=metadata.ts_out)
+        self._framer = Framer(feed, metadata, context.pool)
+        offset, mapped = int(position.get("offset", metadata.size)), int(position.get("mapped", 0))
+        if offset != metadata.size:
+            for _ in self._framer.pieces(until=mapped):
+                pass
+            self._framer.seek(offset)
+        self._framer.seq = int(position.get("seq", 0))
+
+    def blocks(self) -> Iterator[Block]:
+        framer = self._framer
+        for index, (first, piece) in enumerate(framer.pieces(self._end)):
+            after = {"offset": framer.offset, "seq": framer.seq, "mapped": framer.mapped_until}
+            begin = int(piece.offsets[0]) if piece.count and piece.offsets[0] != _NO_OFFSET else 0
+            yield Block(index, first, piece.count, max(0, framer.offset - piece.base - begin), after, piece)
+
+    def decode(self, block: Block) -> Decoded:
+        piece: Piece = block.payload
+        if piece.note is not None:
+            return Decoded((), (BadRecord(f"{self._path}, offset {piece.base}", "dbn.read", piece.note, b""),))
+        batches, odd, counts = self._decoder.decode(piece, block.first_seq, self._pool)
+        dropped = {
+            f"not in {self._decoder.schema_name}: {rtype_name(code)}": int(counts[code])
+            for code in np.flatnonzero(counts).tolist()
+        }
+        bad = [self._unsound(piece, block.first_seq, *row) for row in piece.bad.tolist()]
+        bad += [self._odd(piece, block.first_seq, number) for number in odd.tolist()]
+        bad.sort(key=lambda record: record.seq or 0)
+        return Decoded(batches, bad, dropped)
+
+    def _unsound(self, piece: Piece, first: int, what: int, at: int, size: int, number: int) -> BadRecord:
+        raw = piece.data[at : at + min(size, _KEPT)].tobytes()
+        kind = raw[1] if len(raw) > 1 else 0
+        want = int(self._sizes[kind])
+        if what == kernels.WRONG_LENGTH:
+            error = f"the record says that it has {4 * raw[0]} bytes, but {rtype_name(kind)} has {want}"
+        elif what == kernels.CUT:
+            error = f"the file ends inside a record of {4 * raw[0]} bytes: {size} of them are there"
+        else:
+            error = f"no sound record begins here; {size} bytes up to the next one are skipped"
+        return BadRecord(f"{self._path}, offset {piece.base + at}", "dbn.frame", error, raw, first + number)
+
+    def _odd(self, piece: Piece, first: int, number: int) -> BadRecord:
+        at = int(piece.offsets[number])
+        raw = piece.data[at : at + 4 * int(piece.data[at])].tobytes()
+        where = f"{self._path}, offset {piece.base + at}"
+        what = f"dbn.decode {rtype_name(raw[1])}"
+        return BadRecord(where, what, self._decoder.what_is_odd(raw), raw, first + number)
+
+    def close(self) -> None:
+        self._feed.close()
+
+
+def kinds_in(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Records by the name of their type."""
+    return {rtype_name(code): int(counts[code]) for code in np.flatnonzero(counts).tolist() if code != SYMBOL_MAPPING}
