@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-__all__ = ["NaiveBooks", "columns", "lengths", "message", "messages", "pack", "read"]
+__all__ = ["NaiveBooks", "columns", "lengths", "message", "messages", "pack", "read", "read_status", "read_trades"]
 
 _FIELDS = {
     "S": "c",
@@ -131,6 +131,102 @@ def columns(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> list[tuple[
     return list(zip(times, *(table[name].to_pylist() for name in NAMES), strict=True))
 
 
+# Names of a type's fields in order of the specification; "" for one that has no column.
+_STATUS = {
+    "S": "event_code",
+    "R": "symbol market_category financial_status round_lot_size round_lots_only issue_classification issue_subtype "
+    "authenticity short_sale_threshold ipo_flag luld_tier etp_flag etp_leverage inverse",
+    "H": "symbol trading_state - reason",
+    "Y": "symbol reg_sho_action",
+    "L": "mpid symbol primary_market_maker market_maker_mode participant_state",
+    "V": "level1_price level2_price level3_price",
+    "W": "breached_level",
+    "K": "symbol ipo_release_time ipo_release_qualifier ipo_price",
+    "J": "symbol collar_reference_price upper_collar_price lower_collar_price collar_extension",
+    "h": "symbol market_code operational_halt_action",
+    "N": "symbol interest_flag",
+    "O": "symbol open_eligibility minimum_allowable_price maximum_allowable_price near_execution_price "
+    "near_execution_time lower_collar_price upper_collar_price",
+    "I": "paired_shares imbalance_shares direction symbol far_price near_price reference_price cross_type price_variation",
+}
+LATEST = 25 * 3600 * 10**9
+
+
+def read_status(data: bytes, midnight: int, kinds: str, *, prefixed: bool = True) -> list[dict[str, Any]]:
+    """Rows of messages of `kinds` with the values that they have, of a sound file: ``market.status`` or ``market.noii``."""
+    rows = []
+    for seq, body in enumerate(messages(data, prefixed)):
+        kind = chr(body[0])
+        if kind not in kinds:
+            continue
+        locate, tracking = struct.unpack(">HH", body[1:5])
+        row: dict[str, Any] = {"seq": seq, "locate": locate, "msg_type": body[0], "tracking_number": tracking}
+        row["ts_event"] = midnight + int.from_bytes(body[5:11], "big")
+        for name, value in zip(_STATUS[kind].split(), _FORMATS[kind].unpack(body[11:]), strict=True):
+            if name in ("symbol", "mpid", "reason", "issue_subtype"):
+                row[name] = value.decode("latin-1").rstrip(" \0")
+            elif name == "ipo_release_time":
+                row[name] = midnight + value * 10**9
+            elif name == "near_execution_time":
+                row[name] = midnight + value
+            elif name.endswith("_price"):
+                row[name] = value * (10 if name.startswith("level") else 100_000)
+            elif name != "-":
+                row[name] = value[0] if isinstance(value, bytes) else value
+        rows.append(row)
+    return rows
+
+
+def read_trades(data: bytes, midnight: int, *, prefixed: bool = True) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Rows of ``market.trades`` as (ts_event, seq, locate, symbol, msg_type, price, size, side, match_id, printable,
+    cross_type) of a sound file, and the numbers of the executions whose order is not in the book."""
+    symbols: dict[int, str] = {}
+    orders: dict[int, tuple[int, int, int, int]] = {}
+    rows: list[tuple[Any, ...]] = []
+    unknown = []
+    for seq, body in enumerate(messages(data, prefixed)):
+        kind = chr(body[0])
+        if kind not in "RAFECXDUPQB":
+            continue
+        locate = int.from_bytes(body[1:3], "big")
+        fields = _FORMATS[kind].unpack(body[11:])
+        event = (midnight + int.from_bytes(body[5:11], "big"), seq, locate, symbols.get(locate, f"?{locate}"), body[0])
+        if kind == "R":
+            symbols.setdefault(locate, fields[0].decode("latin-1").rstrip(" \0"))
+        elif kind in "AF":
+            order, way, size, _, price = fields[:5]
+            orders.setdefault(order, (locate, 1 if way == b"B" else -1, price, size))
+        elif kind == "P":
+            _, way, size, _, price, match = fields
+            rows.append((*event, price * 100_000, size, {b"B": 1, b"S": -1}.get(way, 0), match, True, None))
+        elif kind == "Q":
+            size, _, price, match, cross = fields
+            rows.append((*event, price * 100_000, size, 0, match, True, cross[0]))
+        elif kind == "B":
+            rows.append((*event, None, None, 0, fields[0], None, None))
+        else:
+            held = orders.get(fields[0])
+            if held is None or held[0] != locate:
+                if kind in "EC":
+                    unknown.append(seq)
+                continue
+            if kind == "E":
+                rows.append((*event, held[2] * 100_000, fields[1], held[1], fields[2], True, None))
+            elif kind == "C":
+                _, size, match, printable, price = fields
+                rows.append((*event, price * 100_000, size, held[1], match, printable == b"Y", None))
+            if kind == "U":
+                order, new, size, price = fields
+                if new == order or new not in orders:
+                    del orders[order]
+                    orders[new] = (locate, held[1], price, size)
+            elif kind == "D" or fields[1] >= held[3]:
+                del orders[fields[0]]
+            else:
+                orders[fields[0]] = (*held[:3], held[3] - fields[1])
+    return rows, unknown
+
+
 class NaiveBooks:
     """Books as dictionaries; `apply` a row of `read` and get the top of its book, or None where it has no effect."""
 
@@ -215,3 +311,32 @@ def any_message(kinds: str = "".join(_FIELDS)) -> st.SearchStrategy[bytes]:
         return st.builds(lambda where, when, fields: message(kind, where, when, *fields), locate, time, _values(kind))
 
     return st.sampled_from(list(kinds)).flatmap(build)
+
+
+def order_lives(most: int = 60) -> st.SearchStrategy[list[bytes]]:
+    """Messages of a few orders on a few symbols, in any order and mostly such that they meet an order in the book."""
+    ids = st.sampled_from([0, 1, 2, 3, 4, 5, 2**63, 2**64 - 1, 4096, 8192])
+    sizes, prices = st.sampled_from([0, 1, 50, 100, 2**32 - 1]), st.integers(0, 2**32 - 1)
+
+    def build(kind: str, order: int, new: int, size: int, price: int, where: int) -> bytes:
+        locate = 1 + order % 2 if where else 3
+        side, stock = b"BS"[order // 2 % 2 :][:1], b"ABC     "
+        if kind == "R":
+            return directory(locate, f"SYM{locate}")
+        fields = {
+            "A": (order, side, size, stock, price),
+            "F": (order, side, size, stock, price, b"MPID"),
+            "E": (order, size, price),
+            "C": (order, size, price, b"YN"[new % 2 :][:1], price // 2),
+            "X": (order, size),
+            "D": (order,),
+            "U": (order, new, size, price),
+            "P": (0, b"BS "[new % 3 :][:1], size, stock, price, new),
+            "Q": (size << 8, stock, price, new, b"O"),
+            "B": (new,),
+        }
+        return message(kind, locate, price, *fields[kind])
+
+    kinds = st.sampled_from(list("AAAAFEEEEECCCXXDUUUPQBR"))
+    one = st.builds(build, kinds, ids, ids, sizes, prices, st.integers(0, 15))
+    return st.lists(one, min_size=1, max_size=most)

@@ -154,8 +154,8 @@ def table_schema(table: str, source: str) -> pa.Schema:
             pa.field("cross_type", pa.uint8()),
         ]
     else:
-        types = set(TABLES[table])
-        fields = [pa.field(column.name, column.kind, nullable=set(column.at) != types) for column in COLUMNS[table]]
+        types = len(TABLES[table])
+        fields = [pa.field(column.name, column.kind, nullable=len(column.at) < types) for column in COLUMNS[table]]
     units = "price 1e-9 USD, size shares"
     return event_schema(fields, source=source, format="itch50", clock="exchange", units=units)
 
