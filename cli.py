@@ -13,6 +13,7 @@ from typing import Any
 from .pipeline.cluster.commands import add_commands
 from .pipeline.errors import PenstockError
 from .pipeline.progress import ProgressLine
+from .sources.replay.commands import add_commands as add_replay_commands
 from .version import __version__
 
 __all__ = ["main"]
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write the rows that decode now, as FILE-STEP.arrow for each step",
     )
     again.set_defaults(command=_quarantine_rerun)
+    add_replay_commands(commands)
     add_commands(commands)
     return parser
 

@@ -17,7 +17,7 @@ from ..storage.unpack import head_of
 if TYPE_CHECKING:
     from .ndjson import Ndjson
 
-__all__ = ["describe_file", "type_counts"]
+__all__ = ["describe_file", "find_time", "type_counts"]
 
 _TYPES = ("event", "type", "_T")
 _TIMES = ("ts_ns", "timestamp", "time", "ts", "_D", "t")
@@ -52,6 +52,14 @@ def describe_file(path: str) -> dict[str, Any]:
         "columns_from": f"the first {sampled} records",
     }
     return result
+
+
+def find_time(path: str) -> tuple[str | None, str]:
+    """The key that looks like the time of the first records, or None, and its unit."""
+    from .ndjson import Ndjson
+
+    seen, _, first = _survey(Ndjson(path, columns={}, time="-"))
+    return _find_time(seen, first)
 
 
 def _blocks(spec: Ndjson) -> Iterator[tuple[Any, Any]]:

@@ -1,0 +1,1 @@
+"""Feeds as they come: transports, and the sessions that turn messages into rows."""

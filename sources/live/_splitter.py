@@ -1,0 +1,87 @@
+"""Messages out of a byte stream: lines, or bodies behind their length, or what a replay has stamped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .stamp import HEADER, MAGIC, split_text
+
+__all__ = ["FRAMINGS", "Splitter", "TooLong"]
+
+#: Name to bytes of the length in front of a message (big-endian, as ITCH and most feeds have it); 0 for lines.
+FRAMINGS = {"lines": 0, "u16": 2, "u32": 4}
+
+
+class TooLong(Exception):
+    """A message is longer than the limit: the stream cannot be followed any further."""
+
+
+class Splitter:
+    """Takes a stream in any pieces. Stamped messages are recognised by the first four bytes of the stream."""
+
+    def __init__(self, framing: str, limit: int) -> None:
+        self._width, self._limit = FRAMINGS[framing], limit
+        self._held = bytearray()
+        self._stamped: bool | None = None
+
+    @property
+    def rest(self) -> bytes:
+        """What came of a message that is not whole."""
+        return bytes(self._held)
+
+    def feed(self, data: bytes) -> Iterator[tuple[int | None, int, bytes]]:
+        """Yield (recorded ns or None, channel, message) for each message that is whole now. Raises TooLong."""
+        held = self._held
+        held += data
+        if self._stamped is None and len(held) >= len(MAGIC):
+            self._stamped = held.startswith(MAGIC)
+        if self._stamped is None and not self._width and b"\n" not in held:
+            return
+        if self._stamped:
+            yield from self._bodies(HEADER.size)
+        elif self._width:
+            yield from self._bodies(self._width)
+        else:
+            yield from self._lines()
+
+    def _bodies(self, head: int) -> Iterator[tuple[int | None, int, bytes]]:
+        held, at = self._held, 0
+        while len(held) - at >= head:
+            ts_ns: int | None = None
+            channel = 0
+            if self._stamped:
+                magic, length, _, ts_ns, channel, _ = HEADER.unpack_from(held, at)
+                if magic != MAGIC:
+                    raise TooLong(f"no header where one should be, but {bytes(held[at : at + 4])!r}")
+            else:
+                length = int.from_bytes(held[at : at + head], "big")
+            if length > self._limit:
+                raise TooLong(f"a message says it has {length} bytes, more than {self._limit}")
+            if len(held) - at < head + length:
+                break
+            yield ts_ns, channel, bytes(held[at + head : at + head + length])
+            at += head + length
+        del held[:at]
+
+    def _lines(self) -> Iterator[tuple[int | None, int, bytes]]:
+        held, at = self._held, 0
+        while (end := held.find(b"\n", at)) >= 0:
+            line = bytes(held[at:end])
+            at = end + 1
+            if line.strip():
+                yield _line(line)
+        del held[:at]
+        if len(held) > self._limit:
+            raise TooLong(f"a line of more than {self._limit} bytes")
+
+    def finish(self) -> Iterator[tuple[int | None, int, bytes]]:
+        """The last line, if it has no newline."""
+        if not self._stamped and not self._width and self._held.strip():
+            line = bytes(self._held)
+            self._held.clear()
+            yield _line(line)
+
+
+def _line(line: bytes) -> tuple[int | None, int, bytes]:
+    stamped = split_text(line)
+    return (None, 0, line) if stamped is None else (stamped[0], 0, stamped[1])

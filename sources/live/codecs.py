@@ -1,0 +1,28 @@
+"""Codecs by the names that recordings keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...pipeline.errors import FormatError
+from .json_messages import JsonMessages
+from .raw_messages import RawMessages
+from .session import Codec
+
+__all__ = ["codec_named"]
+
+_CODECS: dict[str, Any] = {"json": JsonMessages, "raw": RawMessages, "": RawMessages}
+
+
+def codec_named(name: str, options: Mapping[str, Any]) -> Codec:
+    """The codec called `name` whose `describe` gave `options`. Raises FormatError for one that is not known."""
+    kind = _CODECS.get(name)
+    if kind is None:
+        known = ", ".join(sorted(filter(None, _CODECS)))
+        raise FormatError(f"a recording of the codec {name!r}, which this version does not have; it has {known}")
+    try:
+        made: Codec = kind.described(options)
+    except TypeError as error:
+        raise FormatError(f"a recording of the codec {name!r} with options of another version: {error}") from None
+    return made

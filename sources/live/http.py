@@ -1,0 +1,83 @@
+"""Messages that others POST to this machine, such as Valve's game-state integration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from ...pipeline.context import Context
+from .arrival import Arrival
+from .inlet import Inlet
+from .stamp import HTTP_FIELD
+
+__all__ = ["HttpLine"]
+
+
+@dataclass(frozen=True)
+class HttpLine:
+    """Listens on `host`:`port` for POST requests to `path`; the body is the message.
+
+    The answer (200, empty) goes out as soon as there is room for the message, since games slow down when it takes long;
+    413 for a body of more than `limit` bytes, 411 without a length, 404 for another path. A body of type
+    ``application/x-ndjson`` is one message a line.
+    """
+
+    host: str
+    port: int
+    line: int = 0
+    path: str = "/"
+    limit: int = 16 << 20
+
+    def run(self, inlet: Inlet, context: Context) -> None:
+        """See `Line.run`. Raises OSError where the address cannot be had."""
+        spec = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def do_POST(self) -> None:
+                length = self.headers.get("Content-Length", "")
+                if self.path.split("?")[0] != spec.path:
+                    self._answer(404)
+                elif not length.isdigit():
+                    self._answer(411)
+                elif int(length) > spec.limit:
+                    self._answer(413)
+                else:
+                    body = self.rfile.read(int(length))
+                    if len(body) < int(length):
+                        self.close_connection = True
+                        return
+                    self._take(body)
+
+            def _take(self, body: bytes) -> None:
+                stamp = self.headers.get(HTTP_FIELD, "")
+                came = int(stamp) if stamp.isdigit() and len(stamp) < 20 else context.clock.now_ns()
+                lines = "ndjson" in self.headers.get("Content-Type", "")
+                messages = [m for m in body.split(b"\n") if m.strip()] if lines else [body]
+                wanted = all(inlet.put(Arrival(came, message, spec.line)) for message in messages)
+                self._answer(200 if wanted else 503)
+
+            def _answer(self, status: int) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                if status != 200:
+                    self.send_header("Connection", "close")
+                    self.close_connection = True
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Requests are counted, not printed."""
+
+        try:
+            server = ThreadingHTTPServer((self.host, self.port), Handler)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on http://{self.host}:{self.port}: {error.strerror}") from None
+        server.daemon_threads = True
+        server.timeout = 0.1
+        with server:
+            inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, "connected"))
+            while not inlet.done:
+                server.handle_request()

@@ -1,0 +1,80 @@
+"""A stream of messages over TCP."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from ...pipeline.context import Context
+from ._retry import Retry
+from ._splitter import Splitter, TooLong
+from .arrival import Arrival
+from .inlet import Inlet
+
+__all__ = ["TcpLine"]
+
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class TcpLine:
+    """Connects to `host`:`port` and reads messages; connects again for `patience_ns` after a loss.
+
+    `framing` is ``"lines"``, ``"u16"`` or ``"u32"`` (a big-endian length in front of each message); stamped messages of a
+    replay are recognised. `limit` is the longest message, in bytes.
+    """
+
+    host: str
+    port: int
+    line: int = 0
+    framing: str = "lines"
+    patience_ns: int = 30 * 10**9
+    limit: int = 16 << 20
+
+    def run(self, inlet: Inlet, context: Context) -> None:
+        """See `Line.run`. Raises ConnectionError if there never was a connection within the patience."""
+        retry = Retry(context, self.patience_ns)
+        connected = False
+        while not inlet.done:
+            try:
+                sock = socket.create_connection((self.host, self.port), timeout=5.0)
+            except OSError as error:
+                if retry.wait(inlet):
+                    continue
+                if connected or inlet.done:
+                    return
+                raise ConnectionError(f"no connection to tcp://{self.host}:{self.port}: {error}") from None
+            connected = True
+            retry.succeeded()
+            inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, "connected"))
+            with sock:
+                reason = self._read(sock, inlet, context)
+            if inlet.done:
+                return
+            inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, f"lost: {reason}"))
+            if not retry.wait(inlet):
+                return
+
+    def _read(self, sock: socket.socket, inlet: Inlet, context: Context) -> str:
+        """Read until the connection ends; says why."""
+        sock.settimeout(0.1)
+        splitter = Splitter(self.framing, self.limit)
+        now = context.clock.now_ns
+        while not inlet.done:
+            try:
+                data = sock.recv(_PIECE)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                return str(error.strerror or error)
+            try:
+                came = now()
+                for ts_ns, channel, message in splitter.feed(data) if data else splitter.finish():
+                    if not inlet.put(Arrival(came if ts_ns is None else ts_ns, message, self.line, channel)):
+                        return "no longer wanted"
+            except TooLong as error:
+                return str(error)
+            if not data:
+                rest = splitter.rest
+                return f"closed inside a message, {len(rest)} bytes of it came" if rest else "closed by the sender"
+        return "no longer wanted"

@@ -1,0 +1,1 @@
+"""Recording feeds, and serving recordings at their own pace."""

@@ -1,0 +1,114 @@
+"""How recordings of each format become messages again."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ...pipeline.columns import as_numpy
+from ...pipeline.context import Context
+from ...pipeline.errors import FormatError
+from ..inspect import recognise
+from ..storage.stored import location
+from .message import Message, Playable
+
+__all__ = ["playable_of"]
+
+_DATAGRAM = 1_400
+
+
+def playable_of(path: str, **options: Any) -> Playable:
+    """The recording at `path`, by its content. Raises FormatError if its format cannot be replayed."""
+    place = location(path)
+    known = recognise(place)
+    make = _FORMATS.get(known.name)
+    if make is None:
+        raise FormatError(f"{place}: {known.name} cannot be replayed yet; what can: {', '.join(_FORMATS)}")
+    return make(place, **options)
+
+
+def _ndjson(path: str, **options: Any) -> Playable:
+    from ..text._ndjson_inspect import find_time
+    from ..text.ndjson import Ndjson
+
+    time, unit = (options.pop("time"), options.pop("time_unit", "ns")) if "time" in options else find_time(path)
+    if time is None:
+        raise FormatError(
+            f"{path}: no key of the first lines looks like a time; name it with --time KEY --time-unit ns"
+        )
+    spec = Ndjson(path, columns={}, time=time, time_unit=unit, **options)
+
+    def messages() -> Iterator[Message]:
+        reader = spec.open(Context("replay"))
+        latest: int | None = None
+        try:
+            for block in reader.blocks():
+                times = np.full(block.records, -1, np.int64)
+                for batch in reader.decode(block).batches:
+                    times[as_numpy(batch.column("seq")).astype(np.int64) - block.first_seq] = as_numpy(batch["ts_recv"])
+                whole = block.payload.bytes.tobytes() if hasattr(block.payload, "bytes") else b""
+                lines = whole.split(b"\n")
+                for line, ts_ns in zip((line for line in lines if line.strip()), times.tolist(), strict=False):
+                    latest = ts_ns if ts_ns >= 0 else latest  # a bad line goes out with the one before it
+                    if latest is not None:
+                        yield Message(latest, line)
+        finally:
+            reader.close()
+
+    return Playable(messages, text=True, framing="lines")
+
+
+def _itch(path: str, **options: Any) -> Playable:
+    from ..market._itch_format import length_table, midnight_ns
+    from ..market.itch import Itch
+
+    spec = Itch(path, **options)
+
+    def messages() -> Iterator[Message]:
+        reader: Any = spec.open(Context("replay"))
+        midnight, lengths = midnight_ns(spec.session, spec.timezone), length_table()
+        try:
+            for block in reader.blocks():
+                piece = block.payload
+                for at in piece.offsets[: piece.count].tolist():
+                    size = int(lengths[piece.data[at]]) or int.from_bytes(piece.data[at - 2 : at].tobytes(), "big")
+                    data = piece.data[at : at + size].tobytes()
+                    if size >= 11:
+                        yield Message(midnight + int.from_bytes(data[5:11], "big"), data)
+        finally:
+            reader.close()
+
+    return Playable(messages, framing="u16", datagrams=_mold)
+
+
+def _mold(messages: Iterator[Message]) -> Iterator[Message]:
+    """MoldUDP64 packets: messages with the same time share one, up to what fits a datagram; then the end of the session."""
+    session = b"PENSTOCK  "
+    held: list[bytes] = []
+    size, number, at = 0, 1, 0
+
+    def packet() -> Message:
+        body = b"".join(len(data).to_bytes(2, "big") + data for data in held)
+        return Message(at, session + struct.pack(">QH", number, len(held)) + body)
+
+    for message in messages:
+        if held and (message.ts_ns != at or size + len(message.data) + 2 > _DATAGRAM):
+            yield packet()
+            number += len(held)
+            held, size = [], 0
+        at = message.ts_ns
+        held.append(message.data)
+        size += len(message.data) + 2
+    if held:
+        yield packet()
+        number += len(held)
+    yield Message(at, session + struct.pack(">QH", number, 0xFFFF))
+
+
+_FORMATS: dict[str, Callable[..., Playable]] = {
+    "NDJSON": _ndjson,
+    "NASDAQ ITCH 5.0": _itch,
+}

@@ -1,0 +1,247 @@
+"""Where a replay sends: a TCP or WebSocket server, datagrams, or POST requests."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from ...pipeline.clock import Clock
+from ...pipeline.errors import GraphError, MissingExtraError, PenstockError
+from ..live._splitter import FRAMINGS
+from ..live.stamp import HTTP_FIELD, pack
+from .message import Message, Playable
+
+__all__ = ["Outlet", "outlet_to"]
+
+_PATIENCE_S = 0.1
+
+
+class Outlet(ABC):
+    """Sends messages; where there are receivers that connect, all get all, and the slowest sets the pace."""
+
+    #: Where it listens or sends, once it is open.
+    address = ""
+
+    def __init__(self, clock: Clock, stop: threading.Event, *, stamped: bool) -> None:
+        self._clock, self._stop, self._stamped = clock, stop, stamped
+
+    @abstractmethod
+    def send(self, message: Message) -> None:
+        """Send one message; waits while nobody is there to take it. Raises OSError where it cannot be sent."""
+
+    def ready(self, receivers: int) -> bool:
+        """Wait for so many receivers; False if the replay is being stopped."""
+        return not self._stop.is_set()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send what is left and end."""
+
+
+class _Served(Outlet):
+    """An outlet that receivers connect to."""
+
+    def __init__(self, clock: Clock, stop: threading.Event, *, stamped: bool) -> None:
+        super().__init__(clock, stop, stamped=stamped)
+        self._receivers: list[Any] = []
+        self._changed = threading.Condition()
+
+    def _joined(self, receiver: Any) -> None:
+        with self._changed:
+            self._receivers.append(receiver)
+            self._changed.notify_all()
+
+    def _gone(self, receiver: Any) -> None:
+        with self._changed:
+            if receiver in self._receivers:
+                self._receivers.remove(receiver)
+            self._changed.notify_all()
+
+    def ready(self, receivers: int) -> bool:
+        with self._changed:
+            while len(self._receivers) < receivers and not self._stop.is_set():
+                self._changed.wait(_PATIENCE_S)
+            return not self._stop.is_set()
+
+    def _to_all(self, data: Any, send: Any) -> None:
+        """Give `data` to whoever is there; if nobody is, wait."""
+        sent = False
+        while not sent and self.ready(1):
+            for receiver in list(self._receivers):
+                try:
+                    send(receiver, data)
+                    sent = True
+                except Exception as error:  # each library has its own for a receiver that has gone
+                    if not _is_gone(error):
+                        raise
+                    self._gone(receiver)
+
+
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__name__.startswith("ConnectionClosed")
+
+
+class TcpOutlet(_Served):
+    """Listens on `host`:`port`; messages as lines or behind their length, or stamped."""
+
+    def __init__(self, host: str, port: int, playable: Playable, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._text, self._width = playable.text, FRAMINGS[playable.framing]
+        self._server = socket.create_server((host, port))
+        self._server.settimeout(_PATIENCE_S)
+        self.address = f"tcp://{host}:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._accept, name="penstock-replay-accept", daemon=True)
+        self._closing = False
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while not self._closing and not self._stop.is_set():
+            try:
+                receiver, _ = self._server.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            receiver.settimeout(None)
+            self._joined(receiver)
+
+    def send(self, message: Message) -> None:
+        self._to_all(self._framed(message), socket.socket.sendall)
+
+    def _framed(self, message: Message) -> bytes:
+        if self._text:
+            stamp = b"%d " % message.ts_ns if self._stamped else b""
+            return stamp + message.data.replace(b"\n", b" ") + b"\n"
+        if self._stamped:
+            return pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
+        return len(message.data).to_bytes(self._width, "big") + message.data
+
+    def close(self) -> None:
+        self._closing = True
+        self._server.close()
+        for receiver in self._receivers:
+            receiver.close()
+        self._thread.join(2.0)
+
+
+class WebSocketOutlet(_Served):
+    """Listens on `host`:`port`; a message is a frame, text or binary."""
+
+    def __init__(self, host: str, port: int, playable: Playable, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        try:
+            from websockets.sync.server import serve
+        except ImportError:
+            raise MissingExtraError("serving over WebSocket", "websockets", "live") from None
+        self._text = playable.text
+        self._server = serve(self._handle, host, port, compression=None)
+        self.address = f"ws://{host}:{self._server.socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="penstock-replay-serve", daemon=True)
+        self._thread.start()
+
+    def _handle(self, connection: Any) -> None:
+        self._joined(connection)
+        try:
+            for _ in connection:  # subscriptions are taken and not asked for
+                pass
+        except Exception as error:
+            if not _is_gone(error):
+                raise
+        finally:
+            self._gone(connection)
+
+    def send(self, message: Message) -> None:
+        data: str | bytes = message.data
+        if self._text:
+            stamp = f"{message.ts_ns} " if self._stamped else ""
+            data = stamp + message.data.decode("utf-8", "replace")
+        elif self._stamped:
+            data = pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
+        self._to_all(data, _send)
+
+    def close(self) -> None:
+        for connection in list(self._receivers):
+            connection.close()
+        self._server.shutdown()
+        self._thread.join(2.0)
+
+
+def _send(connection: Any, data: str | bytes) -> None:
+    connection.send(data)
+
+
+class UdpOutlet(Outlet):
+    """Sends datagrams to `host`:`port`; multicast ones stay on this machine unless `ttl` says otherwise."""
+
+    def __init__(self, host: str, port: int, ttl: int, interface: str, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._target = (host, port)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+        self.address = f"udp://{host}:{port}"
+
+    def send(self, message: Message) -> None:
+        data = message.data
+        if self._stamped:
+            data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel)
+        self._socket.sendto(data, self._target)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class HttpOutlet(Outlet):
+    """POSTs each message to `url` and waits for the answer; anything but 2xx ends the replay."""
+
+    def __init__(self, url: str, playable: Playable, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        parts = urlsplit(url)
+        self._path = parts.path or "/"
+        self._kind = "application/json" if playable.text else "application/octet-stream"
+        self._connection = HTTPConnection(str(parts.hostname), parts.port or 80, timeout=30)
+        self.address = url
+
+    def send(self, message: Message) -> None:
+        headers = {"Content-Type": self._kind}
+        if self._stamped:
+            headers[HTTP_FIELD] = str(message.ts_ns)
+        try:
+            self._connection.request("POST", self._path, message.data, headers)
+            answer = self._connection.getresponse()
+            answer.read()
+        except HTTPException as error:
+            raise ConnectionError(f"{self.address}: {error!r}") from None
+        if answer.status // 100 != 2:
+            raise PenstockError(f"{self.address} answered {answer.status} {answer.reason}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def outlet_to(url: str, playable: Playable, clock: Clock, stop: threading.Event, *, stamped: bool) -> Outlet:
+    """What serves or sends to `url`. Raises GraphError for a URL that is none, OSError where it cannot be opened."""
+    parts = urlsplit(url)
+    asked = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if parts.scheme not in ("tcp", "udp", "ws", "http") or not host or port is None:
+        expected = "tcp://HOST:PORT, ws://HOST:PORT (served), udp://HOST:PORT or http://HOST:PORT/PATH (sent to)"
+        raise GraphError("not an address to replay to", expected=expected, got=url)
+    both: Sequence[Any] = (clock, stop)
+    if parts.scheme == "udp":
+        return UdpOutlet(
+            host, port, int(asked.get("ttl", "0")), asked.get("interface", "127.0.0.1"), *both, stamped=stamped
+        )
+    if parts.scheme == "http":
+        return HttpOutlet(url, playable, *both, stamped=stamped)
+    kind = TcpOutlet if parts.scheme == "tcp" else WebSocketOutlet
+    return kind(host, port, playable, *both, stamped=stamped)

@@ -1,0 +1,66 @@
+"""Writing what arrives on a feed, losslessly and with both clocks, and reading it back as rows.
+
+A recording is an MCAP file (zstd chunks, indexed; readable up to the break if the machine dies). Each line of a feed is a
+channel ``/line/N`` (``/line/N/CHANNEL`` where the sender numbers its streams), and what happened to its connection is on
+``/line/N/events``; `log_time` is when a message came, `publish_time` too (the sender's clock is inside the message).
+Metadata ``penstock.feed`` says which codec makes rows of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..live.arrival import Arrival
+from ..live.session import Codec
+
+__all__ = ["METADATA", "Recorder"]
+
+_CHUNK = 1 << 20
+METADATA = "penstock.feed"
+
+
+class Recorder:
+    """Writes arrivals to `path`, which has its name only once the recording is closed (before that, ``.part`` behind it).
+
+    Raises OSError if it cannot be written.
+    """
+
+    def __init__(self, path: str, *, feed: str, codec: Codec | None = None) -> None:
+        from mcap.writer import CompressionType, Writer
+
+        self._final = Path(path)
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self._final.with_name(f"{self._final.name}.part")
+        self._file = self._part.open("wb")
+        self._writer = Writer(self._file, chunk_size=_CHUNK, compression=CompressionType.ZSTD)
+        self._writer.start(profile="penstock", library="penstock")
+        self._channels: dict[tuple[int, int, bool], int] = {}
+        self._count = 0
+        codec_text = "" if codec is None else json.dumps(dict(codec.describe()), default=str)
+        self._writer.add_metadata(METADATA, {"feed": feed, "codec": codec.name if codec else "", "options": codec_text})
+        self.messages = 0
+
+    def write(self, arrivals: Sequence[Arrival]) -> None:
+        """Keep them, in order."""
+        for arrival in arrivals:
+            data = arrival.event.encode() if arrival.event else arrival.data
+            channel = self._channel(arrival.line, arrival.channel, bool(arrival.event))
+            self._writer.add_message(channel, arrival.recv_ns, data, arrival.recv_ns, sequence=self._count & 0xFFFFFFFF)
+            self._count += 1
+            self.messages += not arrival.event
+
+    def _channel(self, line: int, channel: int, event: bool) -> int:
+        key = (line, channel, event)
+        if key not in self._channels:
+            topic = f"/line/{line}" + ("/events" if event else f"/{channel}" if channel else "")
+            self._channels[key] = self._writer.register_channel(topic, "text" if event else "raw", 0)
+        return self._channels[key]
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        if not self._file.closed:
+            self._writer.finish()
+            self._file.close()
+            self._part.replace(self._final)

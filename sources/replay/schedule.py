@@ -1,0 +1,92 @@
+"""When each message of a recording is due, and how well that was kept.
+
+The schedule is absolute: a message is due when as much time has passed since the first one as did in the recording, divided
+by the speed, so errors do not add up and the original gaps are kept. Who cannot keep up makes the whole replay late; nothing
+is skipped.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+
+from ...pipeline.clock import Clock
+
+__all__ = ["Pacing", "Schedule"]
+
+#: The last stretch before a message is due is waited for in short steps: a sleep ends up to a millisecond late.
+_CLOSE_NS = 1_000_000
+_BIN_NS, _BINS = 10_000, 20_000
+
+
+class Pacing:
+    """How far from its due time each message left, in bins of 10 us up to 200 ms."""
+
+    def __init__(self) -> None:
+        self._bins: Any = np.zeros(_BINS + 1, np.int64)
+        self.count = 0
+        self.largest_ns = 0
+
+    def add(self, late_ns: int, messages: int = 1) -> None:
+        """`messages` that were due together left so late."""
+        self._bins[min(max(0, late_ns) // _BIN_NS, _BINS)] += messages
+        self.count += messages
+        self.largest_ns = max(self.largest_ns, late_ns)
+
+    def quantile_us(self, q: float) -> float:
+        """The error that a share `q` of all messages stayed within, us; the upper edge of its bin."""
+        if not self.count:
+            return 0.0
+        at = int(np.searchsorted(np.cumsum(self._bins), math.ceil(q * self.count)))
+        return min((at + 1) * _BIN_NS, max(self.largest_ns, 0)) / 1e3 if at < _BINS else self.largest_ns / 1e3
+
+    def report(self) -> dict[str, float]:
+        """p50, p99 and the largest error, us."""
+        return {
+            "p50_us": self.quantile_us(0.5),
+            "p99_us": self.quantile_us(0.99),
+            "max_us": self.largest_ns / 1e3,
+        }
+
+
+class Schedule:
+    """Turns recorded times into times of `clock`. `speed` 0 is as fast as it goes; gaps above `max_gap_ns` are cut to it."""
+
+    def __init__(self, clock: Clock, stop: threading.Event, *, speed: float, max_gap_ns: int | None = None) -> None:
+        if not (speed >= 0 and math.isfinite(speed)):
+            raise ValueError(f"speed must be 0 (no pacing) or above, got {speed}")
+        self._clock, self._stop, self._speed, self._max_gap = clock, stop, speed, max_gap_ns
+        self._started: int | None = None
+        self._last: int | None = None
+        self._elapsed = 0
+        self.pacing = Pacing()
+
+    def due(self, ts_ns: int) -> int:
+        """When a message recorded at `ts_ns` is due, by the clock's monotonic time; one that goes back is due at once."""
+        if self._started is None:
+            self._started = self._clock.monotonic_ns()
+        gap = 0 if self._last is None else max(0, ts_ns - self._last)
+        self._elapsed += gap if self._max_gap is None else min(gap, self._max_gap)
+        self._last = ts_ns if self._last is None else max(self._last, ts_ns)
+        return self._started + (int(self._elapsed / self._speed) if self._speed else 0)
+
+    def again(self) -> None:
+        """The recording begins anew right behind its end."""
+        self._last = None
+
+    def wait(self, due: int) -> bool:
+        """Wait until `due`; True if the replay is being stopped."""
+        if not self._speed:
+            return self._stop.is_set()
+        while (ahead := due - self._clock.monotonic_ns()) > 0:
+            if self._clock.wait_ns(ahead - _CLOSE_NS if ahead > _CLOSE_NS else 0, self._stop):
+                return True
+        return self._stop.is_set()
+
+    def left(self, due: int, messages: int = 1) -> None:
+        """So many messages that were due then are out now."""
+        if self._speed:
+            self.pacing.add(self._clock.monotonic_ns() - due, messages)
