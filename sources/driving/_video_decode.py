@@ -1,8 +1,9 @@
 """The pictures of a stream in display order, by one decoder, and what happens where a packet is damaged.
 
-The decoder's own threads are used, and a damaged packet then shows some packets late. So at the first sign of damage
-decoding starts again from the last restart point with one thread, which names the packet: it is bad, what follows up
-to the next key packet is lost, and there a new decoder begins. Rows are thus the same with any number of threads.
+The decoder's own threads are used, and a damaged packet then shows some packets late, or only by a picture that never
+comes. So at the first sign of damage decoding starts again from the last restart point with one thread, which names the
+packet: it is bad, what follows up to the next key packet is lost, and there a new decoder begins. Rows are thus the same
+with any number of threads.
 
 Packets are tagged with their number in place of their pts, so that a picture says which packet it came from.
 """
@@ -226,6 +227,10 @@ class _Run:
         except self._errors:
             if self._threads != 1:
                 raise _DamageSeen from None
+        if self._threads != 1 and len(self.sent) - (but in self.sent) > sum(
+            frame.pts in self.sent for frame in self._held
+        ):
+            raise _DamageSeen
         return self._shown(but)
 
     def _shown(self, but: int) -> Iterator[Picture]:
@@ -242,6 +247,8 @@ class _Run:
             lost = 0
             if packet.restart:
                 before = [number for number in self.sent if number < packet.number]
+                if before and self._threads != 1:
+                    raise _DamageSeen
                 for number in before:
                     del self.sent[number]
                 lost, self.leading = len(before) + self.leading, 0
