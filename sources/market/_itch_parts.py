@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 __all__ = ["Directory", "Part", "Symbols"]
+
+
+@cache
+def _unnamed() -> tuple[str, ...]:
+    return tuple(f"?{locate}" for locate in range(65536))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Directory:
     def __init__(self) -> None:
         self.names: npt.NDArray[np.uint8] = np.zeros((65536, 8), np.uint8)
         self.named: npt.NDArray[np.uint8] = np.zeros(65536, np.uint8)
+        self._texts: list[str] = []
+        self._known: npt.NDArray[np.uint8] = np.zeros(65536, np.uint8)
         self._key = (-1, -1)
         self._symbols = Symbols(pa.array([], pa.utf8()), self.names[:0], self.named[:0])
 
@@ -39,10 +47,12 @@ class Directory:
         if (version, highest) != self._key:
             count = highest + 1
             names, named = self.names[:count].copy(), self.named[:count].copy()
-            raw = names.tobytes().decode("latin-1")
-            known = named.tolist()
-            texts = [raw[8 * i : 8 * i + 8].rstrip(" \x00") if known[i] else f"?{i}" for i in range(count)]
-            self._symbols = Symbols(pa.array(texts, pa.utf8()), names, named)
+            texts = self._texts
+            texts += _unnamed()[len(texts) : count]
+            for locate in np.flatnonzero(named != self._known[:count]).tolist():
+                texts[locate] = names[locate].tobytes().decode("latin-1").rstrip(" \x00")
+            self._known[:count] = named
+            self._symbols = Symbols(pa.array(texts[:count], pa.utf8()), names, named)
             self._key = (version, highest)
         return self._symbols
 
