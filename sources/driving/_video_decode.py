@@ -3,7 +3,7 @@
 The decoder's own threads are used, and a damaged packet then shows some packets late, or only by a picture that never
 comes. So at the first sign of damage decoding starts again from the last restart point with one thread, which names the
 packet: it is bad, what follows up to the next key packet is lost, and there a new decoder begins. Rows are thus the same
-with any number of threads.
+with any number of threads; only a damaged picture that no decoder takes for damaged may be painted differently.
 
 Packets are tagged with their number in place of their pts, so that a picture says which packet it came from.
 """

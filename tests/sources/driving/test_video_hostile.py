@@ -42,6 +42,9 @@ def check(path: Path, container: str, *, threads: bool = False) -> None:
         counts.append(found.records)
         if threads and table == "frame":
             again = read_video(Video(path, table=table, container=container, threads=3))
+            if found.bad:  # damage that the decoder does not see may be painted over from whatever it decoded before
+                for row in (*again.rows, *found.rows):
+                    del row["image"]
             assert same_rows(again.rows, found.rows)
             assert again.dropped == found.dropped
             assert [r.place for r in again.bad] == [r.place for r in found.bad]
