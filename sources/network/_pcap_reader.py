@@ -1,0 +1,87 @@
+"""An open capture whose packets are the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...pipeline.columns import ColumnBlock
+from ...pipeline.context import Context
+from ...pipeline.source import Block, Decoded, Position, SourceReader
+from ..storage.feed import Feed
+from . import _packet_kernels as packets
+from ._pcap_format import CaptureHeader
+from ._pcap_framer import PacketFramer, Piece, dissected
+
+__all__ = ["PcapReader"]
+
+
+class PcapReader(SourceReader):
+    """Blocks are pieces of the capture; what packets carry is found out when they are decoded."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        header: CaptureHeader,
+        *,
+        path: str,
+        schema: pa.Schema,
+        port: int,
+        host: int,
+        context: Context,
+        position: Position,
+    ) -> None:
+        self._feed, self._path, self._schema, self._port, self._host = feed, path, schema, port, host
+        self._context = context
+        self._framer = PacketFramer(feed, header, context.pool, position)
+        self._written = pa.schema([field for field in schema if field.name not in ("ts_recv", "payload")])
+
+    def blocks(self) -> Iterator[Block]:
+        framer = self._framer
+        for index, piece in enumerate(framer.pieces()):
+            yield Block(index, piece.first, piece.count, piece.nbytes, framer.position, piece)
+
+    def decode(self, block: Block) -> Decoded:
+        piece: Piece = block.payload
+        found = dissected(piece, port=self._port, host=self._host)
+        kept = found.codes == packets.OK
+        rows = int(np.count_nonzero(kept))
+        batches = []
+        if rows:
+            total = int(found.lengths[kept].sum())
+            columns = ColumnBlock(self._context.pool, self._written, rows)
+            offsets_lease = self._context.pool.take(4 * (rows + 1))
+            values_lease = self._context.pool.take(total)
+            offsets: Any = offsets_lease.array(np.int32, rows + 1)
+            values: Any = values_lease.array(np.uint8, total)
+            written = [columns[name] for name in self._written.names]
+            packets.gather(
+                piece.data,
+                piece.count,
+                found.codes,
+                found.begins,
+                found.lengths,
+                piece.times,
+                found.sources,
+                found.targets,
+                found.source_ports,
+                found.target_ports,
+                found.vlans,
+                block.first_seq,
+                *written,
+                offsets,
+                values,
+            )
+            self._context.copied(total)
+            buffers = [None, offsets_lease.buffer(0, 4 * (rows + 1)), values_lease.buffer(0, total)]
+            payload = pa.Array.from_buffers(pa.binary(), rows, buffers)
+            part = columns.batch(rows).columns
+            arrays = [part[0], *part, payload]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        return Decoded(batches, piece.unsound(self._path, found.codes), piece.dropped(found.codes))
+
+    def close(self) -> None:
+        self._feed.close()

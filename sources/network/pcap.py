@@ -1,0 +1,172 @@
+"""Packet captures: pcap and pcapng files, plain or packed, as a table of UDP and TCP payloads, or as what they carry.
+
+    packets = sources.Pcap("capture.pcapng.gz", port=26477)
+    ps.read(packets)
+
+`open_pcap` looks at what a capture carries and gives the source for it: NASDAQ ITCH in MoldUDP64, IEX, or plain packets.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ...pipeline.context import BadRecord, Context
+from ...pipeline.errors import GraphError
+from ...pipeline.schema import describe
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.stored import PathLike, base_name, location
+from ..storage.unpack import head_of, open_feed
+from ._pcap_format import CaptureHeader, address, dotted, is_capture, packet_schema, read_header
+
+__all__ = ["Pcap", "inspect_pcap", "is_pcap", "open_pcap"]
+
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Pcap(SourceSpec):
+    """The UDP datagrams and TCP segments over IPv4 of a capture (``net.packet``), one row each.
+
+    Columns behind the three of every source: `src_ip`, `dst_ip` uint32 (the first byte of the address is the highest),
+    `src_port`, `dst_port` uint16, `vlan` uint16 (of the innermost 802.1Q tag, 0 without one), `payload` binary (a TCP
+    segment's as it is: neither ordered nor joined). `seq` is the number of the packet among all in the file; `ts_event`
+    and `ts_recv` are the time of capture.
+
+    `port` keeps packets from or to that port, `host` (dotted IPv4) from or to that address. What is left out is counted as
+    dropped with the reason: other protocols, IPv6, IPv4 fragments (they are not put together), link types other than
+    Ethernet, raw IP, Linux cooked (1 and 2) and loopback, filtered packets, pcapng blocks that hold no packet. Packets
+    that a snap length cut, headers that do not fit, and bytes in which no packet can be found are bad records with their
+    offset (in the unpacked content). Packets of pcapng that have no time take that of the packet before.
+
+    Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format.
+    pcap: draft-ietf-opsawg-pcap; pcapng: draft-ietf-opsawg-pcapng; schema: formats, section 6, item 8.
+    """
+
+    path: PathLike
+    port: int | None = None
+    host: str | None = None
+
+    format: ClassVar[str] = "pcap"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", location(self.path))
+        if self.port is not None and not 0 <= self.port < 65536:
+            raise GraphError(f"port={self.port!r} is no port; give a number from 0 to 65535")
+        if self.host is not None:
+            address(self.host)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return packet_schema(base_name(self.path))
+
+    @property
+    def name(self) -> str:
+        return base_name(self.path)
+
+    def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
+        from ._pcap_reader import PcapReader
+
+        header, _ = examine(self.path)
+        return PcapReader(
+            open_feed(self.path),
+            header,
+            path=str(self.path),
+            schema=self.schema,
+            port=-1 if self.port is None else self.port,
+            host=-1 if self.host is None else address(self.host),
+            context=context,
+            position=position if position is not None else {},
+        )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """None: what a packet's bytes mean depends on the headers of the file."""
+        return None
+
+    @property
+    def block_bound(self) -> int:
+        from ._pcap_framer import PACKETS, READ
+
+        return (2 * READ + PACKETS * 100) * 3 // 2
+
+
+def examine(path: PathLike) -> tuple[CaptureHeader, str]:
+    """The header of a capture and how the file is packed. Raises FormatError if it is none."""
+    head, compression = head_of(path, _HEAD)
+    return read_header(head, location(path)), compression
+
+
+def is_pcap(head: bytes) -> bool:
+    """Whether a file that begins with `head` (unpacked) is a pcap or pcapng capture."""
+    return is_capture(head)
+
+
+def inspect_pcap(path: PathLike) -> dict[str, Any]:
+    """What a capture holds, found by walking it: plain values for `penstock inspect`.
+
+    ``format``, ``compression``, ``messages`` (packets, bad ones included), ``types`` (``udp 233.54.12.111:26477`` to what
+    its packets look like - MoldUDP64, IEX-TP, other - and how many), ``left_out`` (packets by reason), ``bad``,
+    ``time_range``, ``schema``, ``error`` (for a damaged packed stream). Raises FormatError if it is no capture.
+    """
+    from ...pipeline.memory import BufferPool
+    from ._pcap_framer import PacketFramer
+    from ._pcap_survey import survey
+
+    path = location(path)
+    header, compression = examine(path)
+    feed = open_feed(path)
+    try:
+        found = survey(PacketFramer(feed, header, BufferPool(), {}))
+        error = feed.error
+    finally:
+        feed.close()
+    types = {
+        f"{'udp' if protocol == 17 else 'tcp'} {dotted(target)}:{port}": {"name": what, "messages": count}
+        for (protocol, target, port), (what, count) in sorted(found.flows.items())
+    }
+    return {
+        "format": header.container,
+        "compression": compression,
+        "messages": found.packets,
+        "types": types,
+        "left_out": dict(sorted(found.left_out.items())),
+        "bad": found.bad,
+        "time_range": {"utc": [_iso(ns) for ns in found.times]} if found.times else None,
+        "schema": describe(packet_schema("")),
+        "error": error,
+    }
+
+
+def open_pcap(path: PathLike, **options: Any) -> SourceSpec:
+    """The source for what a capture carries, told by its first few thousand packets.
+
+    IEX-TP gives `Iex` (``table="bbo"`` for TOPS, ``"l2"`` for DEEP), MoldUDP64 with ITCH 5.0 messages gives `MoldItch`,
+    anything else `Pcap`. `options` are those of the source that is chosen; ``port=`` or ``host=`` ask for plain packets.
+    Raises FormatError if it is no capture.
+    """
+    from ...pipeline.memory import BufferPool
+    from ..market.iex import Iex
+    from ..market.mold import MoldItch
+    from ._pcap_framer import PacketFramer
+    from ._pcap_survey import carried
+
+    path = location(path)
+    header, _ = examine(path)
+    if "port" in options or "host" in options:
+        return Pcap(path, **options)
+    feed = open_feed(path)
+    try:
+        what = carried(PacketFramer(feed, header, BufferPool(), {}))
+    finally:
+        feed.close()
+    if what in ("tops", "deep"):
+        return Iex(path, **({"table": "l2" if what == "deep" else "bbo"} | options))
+    return MoldItch(path, **options) if what == "mold" else Pcap(path, **options)
+
+
+def _iso(ns: int) -> str:
+    seconds, rest = divmod(ns, 10**9)
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
