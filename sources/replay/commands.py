@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import threading
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -134,11 +135,12 @@ def _record(arguments: argparse.Namespace) -> int:
     progress = _Progress(arguments.quiet)
     messages = size = 0
     try:
-        for block in reader.blocks():
-            messages += block.records
-            size += block.nbytes
-            gaps += reader.decode(block).bad
-            progress.update(messages, size)
+        with closing(reader.blocks()) as blocks:
+            for block in blocks:
+                messages += block.records
+                size += block.nbytes
+                gaps += reader.decode(block).bad
+                progress.update(messages, size)
     except KeyboardInterrupt:
         context.stop.set()
     finally:
