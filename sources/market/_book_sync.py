@@ -6,7 +6,7 @@ and the one that it follows (``pu``, ``prevSeqId``). A snapshot carries the numb
 it already, and it is of use only if no change is missing between it and the first one that was kept. What does not follow is
 a gap, seen in the very message behind it, and the book is out of step until the next snapshot. Coinbase's level2 channel and
 Kraken's book have no numbers: nothing can be told from them.
-Sources: "How to manage a local order book correctly" of Binance spot and USD-M; Bybit v5 orderbook; OKX v5 order book channel.
+Sources: "How to manage a local order book correctly" of Binance spot and USD-M; Bybit v5 orderbook; OKX v5 order books.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _APPLY, _BUFFER, _STALE = Verdict(Step.APPLY), Verdict(Step.BUFFER), Verdict(Ste
 class BookSync:
     """The book of one symbol.
 
-    Live use: keep each change that is BUFFER or GAP; while `needs_snapshot`, ask for one; when `snapshot` says APPLY, take it
-    for the book, put those of the kept changes on it for which `applies`, in order, and forget them all.
+    Live use: keep each change that is BUFFER or GAP; while `needs_snapshot`, ask for one; when `snapshot` says APPLY, take
+    it for the book, put those of the kept changes on it for which `applies`, in order, and forget them all.
     """
 
     state: str = WAITING_FOR_SNAPSHOT
-    #: Number of the last change (or snapshot) seen, and the least number whose book the unbroken run of changes leads on from.
+    #: Number of the last change (or snapshot) seen, and the first number in the unbroken run of changes that it ends.
     last_id: int | None = None
     run_from: int | None = None
     #: Number of the snapshot that the book comes from.

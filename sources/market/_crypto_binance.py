@@ -1,8 +1,8 @@
 """Messages of Binance spot, USD-M and COIN-M, alone or as ``{"stream": .., "data": ..}``, and their REST snapshots.
 
 Times are ms (``T`` of the matching engine, else ``E`` of the event). Spot's bookTicker has none. ``m``: the buyer was the
-maker, so the aggressor sold. A partial book (``@depth20``) is a snapshot of its few levels; in futures it looks like a change
-and only the name of its stream tells.
+maker, so the aggressor sold. A partial book (``@depth20``) is a snapshot of its few levels; in futures it looks like a
+change and only the name of its stream tells.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ __all__ = ["read_binance"]
 _PARTIAL = re.compile(r"@depth[0-9]")
 _BEST = frozenset("usbBaA")
 _OTHERS = frozenset(
-    "kline continuous_kline indexPrice_kline markPrice_kline 24hrTicker 24hrMiniTicker 1hTicker 4hTicker 1dTicker avgPrice "
-    "markPriceUpdate indexPriceUpdate forceOrder compositeIndex contractInfo assetIndexUpdate openInterest rpiDepthUpdate "
-    "serverShutdown".split()
+    (
+        *(
+            "kline",
+            "continuous_kline",
+            "indexPrice_kline",
+            "markPrice_kline",
+            "24hrTicker",
+            "24hrMiniTicker",
+            "1hTicker",
+        ),
+        *("4hTicker", "1dTicker", "avgPrice", "markPriceUpdate", "indexPriceUpdate", "forceOrder", "compositeIndex"),
+        *("contractInfo", "assetIndexUpdate", "openInterest", "rpiDepthUpdate", "serverShutdown"),
+    )
 )
 
 

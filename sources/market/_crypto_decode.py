@@ -32,6 +32,7 @@ from ._crypto_kernels import (
     LINE,
     LINE_END,
     NEW_SYMBOL,
+    NO_LEVELS,
     PREV,
     RECORD,
     ROW,
@@ -47,7 +48,7 @@ from ._crypto_kernels import (
 from ._crypto_messages import BadMessage, Event, Message
 from ._crypto_rows import MOST_SYMBOLS, Rows, Symbols, address
 
-__all__ = ["Lines", "LineDecoder", "Made"]
+__all__ = ["LineDecoder", "Lines", "Made"]
 
 _LINE = re.compile(rb"[ \t\r]*([0-9]{1,19})[ \t]+([^ \t].*)", re.DOTALL)
 _KINDS = {"bbo": BBO, "trade": TRADE, "agg_trade": AGG_TRADE, "l2": DEPTH}
@@ -174,7 +175,7 @@ class LineDecoder:
         base = address(data)
         state = np.zeros(STATE, np.int64)
         state[AT], state[RECORD], state[LINE] = base, lines.seq, lines.line
-        passed = np.zeros(len(_NAMES), np.int64)
+        passed = np.zeros(NO_LEVELS + 1, np.int64)
         room = lines.records
         if self._table in _TEXT_A_ROW:
             room = lines.size // _TEXT_A_ROW[self._table]
@@ -240,6 +241,8 @@ class LineDecoder:
                     needed = 0
                     if not coded:
                         made.dropped[f"not in market.{self._table}: {message.kind}"] += 1
+                    elif not sum(len(event.rows) for _, event in coded):
+                        made.dropped[f"no levels: {message.kind}"] += 1
                     for code, event in coded:
                         self._put(rows, state, recv, code, event)
                         if event.checked:
@@ -251,9 +254,11 @@ class LineDecoder:
                 state[AT] = stop
         if state[ROW]:
             made.batches.append(rows.batch(int(state[ROW]), self._symbols.values()))
-        for name, count in zip(_NAMES, passed.tolist(), strict=True):
+        for name, count in zip(_NAMES, passed.tolist(), strict=False):
             if count:
                 made.dropped[f"not in market.{self._table}: {name}"] += count
+        if passed[NO_LEVELS]:
+            made.dropped["no levels: depthUpdate"] += int(passed[NO_LEVELS])
         return made
 
     def _next_line(self, data: Any, base: int, size: int, state: Any) -> int:

@@ -33,6 +33,7 @@ __all__ = [
     "LINE",
     "LINE_END",
     "NEW_SYMBOL",
+    "NO_LEVELS",
     "PREV",
     "RECORD",
     "ROW",
@@ -54,6 +55,8 @@ BOOK_CODE, FIRST, LAST, PREV = 8, 9, 10, 11
 STATE = 16
 #: Kinds of messages.
 BBO, TRADE, AGG_TRADE, DEPTH = 0, 1, 2, 3
+#: Where changes without a level are counted, behind the kinds.
+NO_LEVELS = 4
 
 _U = np.uint64
 _I = np.int64
@@ -93,7 +96,7 @@ _BEST_KEYS, _TRADE_KEYS, _AGG_KEYS, _DEPTH_KEYS = _bits("usbBaA"), _bits("stpqm"
 
 @kernel
 def _read_decimal(at: Any) -> Any:
-    """Digits and decimals of a quoted number whose text begins at `at`: ``(closing quote, digits, decimals)``; 0 if not sure."""
+    """The quoted number whose text begins at `at`: ``(closing quote, digits, decimals)``; 0 if not sure."""
     zero = _I(48)
     digits = _U(0)
     first = at
@@ -399,8 +402,8 @@ def scan(
 ) -> Any:
     """Scan lines from ``state[AT]`` to `end` until DONE or something the caller must do.
 
-    `want` is the kind of message that makes rows, `room` how many fit; `passed` counts those of other kinds. `columns` are the
-    addresses of the columns in the order of the table's schema (for `DEPTH` then ``is_snapshot`` and ``last_in_event`` as
+    `want` is the kind of message that makes rows, `room` how many fit; `passed` counts those that made none. `columns` are
+    the addresses of the columns in the order of the table's schema (``is_snapshot`` and ``last_in_event`` of `DEPTH` as
     bytes). `symbols` describes the table of names (slots, mask, places, sizes, the last code). ``books[code]`` is the number
     of the last change seen, -1 where the caller wants to see the next one. Prices are in units of ``10**-unit``.
     """
@@ -510,6 +513,8 @@ def scan(
                     store8(load_i64(columns + 88) + index, 0)
                 if out > row:
                     store8(load_i64(columns + 88) + out - 1, 1)
+                else:
+                    passed[NO_LEVELS] += 1
                 if not partial:
                     known = books[code]
                     follows = prev == known if seen & _HAS_PU else first == known + 1 and last >= first

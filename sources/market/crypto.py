@@ -3,8 +3,8 @@
     tape = sources.CryptoRaw("usdm_btcusdt_20240808.gz", table="l2")
     ps.read(tape).apply(ops.BookFeatures())
 
-Binance messages go through a compiled scanner straight into columns; a line that it is not sure about, and those of the other
-venues, are read by msgspec and a function of the venue. Both give the same rows.
+Binance messages go through a compiled scanner straight into columns; a line that it is not sure about, and those of the
+other venues, are read by msgspec and a function of the venue. Both give the same rows.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class CryptoRaw(SourceSpec):
     path
         The file; gzip, zstd, bz2, lz4 and xz are recognised by their content.
     venue
-        ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange) or ``kraken`` (v2);
-        None: by the first messages.
+        ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange) or ``kraken``
+        (v2); None: by the first messages.
     table
         ``bbo`` (best prices), ``trade``, ``agg_trade`` (Binance aggTrade) or ``l2`` (changes and snapshots of the book, one
         row per level, bids first).
@@ -51,19 +51,19 @@ class CryptoRaw(SourceSpec):
     block_bytes
         Bytes that are read ahead and decoded at a time.
 
-    Columns behind the three of every source: `symbol` dictionary<int32, utf8>, numbered by first appearance in the table, then
-    for ``bbo`` `bid_px` int64, `bid_sz` float64, `ask_px`, `ask_sz`, `update_id` uint64; for ``trade`` and ``agg_trade``
-    `price`, `size`, `side` int8 (aggressor: 1 bought, -1 sold), `trade_id` uint64; for ``l2`` `side` (1 bid, -1 ask), `price`,
-    `size` (0: the level is gone), `first_id`, `last_id`, `prev_id` uint64 (0 where the venue gives none), `is_snapshot`,
-    `last_in_event` bool. Prices are exact, sizes the nearest float64. `seq` is the number of the line among those not blank:
-    all rows of a message share it. `ts_event` is the venue's time (of the matching engine where it is given), `ts_recv` the
-    recorder's; where a message has no time (Binance spot bookTicker and REST snapshot) both are the recorder's, and the
-    metadata ``penstock.event_time`` of such a table says ``ts_recv``.
+    Columns behind the three of every source: `symbol` dictionary<int32, utf8>, numbered by first appearance in the table,
+    then for ``bbo`` `bid_px` int64, `bid_sz` float64, `ask_px`, `ask_sz`, `update_id` uint64; for ``trade`` and
+    ``agg_trade`` `price`, `size`, `side` int8 (aggressor: 1 bought, -1 sold), `trade_id` uint64; for ``l2`` `side` (1 bid,
+    -1 ask), `price`, `size` (0: the level is gone), `first_id`, `last_id`, `prev_id` uint64 (0 where the venue gives
+    none), `is_snapshot`, `last_in_event` bool. Prices are exact, sizes the nearest float64. `seq` is the number of the line
+    among those not blank: all rows of a message share it. `ts_event` is the venue's time (of the matching engine where it
+    is given), `ts_recv` the recorder's; where a message has no time (Binance spot bookTicker and REST snapshot) both are
+    the recorder's, and the metadata ``penstock.event_time`` of such a table says ``ts_recv``.
 
-    Messages for other tables are counted as dropped by kind. A line that is no message of the venue is a bad record. A gap in
-    the numbers of a book is a bad record too (operation ``crypto.book``), with the message behind it; its rows stay. Raises
-    GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format. Schema: formats,
-    section 6, item 3.
+    Messages for other tables are counted as dropped by kind. A line that is no message of the venue is a bad record. A gap
+    in the numbers of a book is a bad record too (operation ``crypto.book``), with the message behind it; its rows stay.
+    Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format. Schema:
+    formats, section 6, item 3.
     """
 
     path: PathLike
@@ -162,7 +162,7 @@ class CryptoRaw(SourceSpec):
         )
 
     def retry(self, record: BadRecord) -> Decoded | None:
-        """Decode a line again; None for gaps, for a broken packed stream and for a line of which only the beginning was kept."""
+        """Decode a line again; None for gaps, a broken packed stream, and a line of which only the beginning was kept."""
         if record.operation != "crypto.decode":
             return None
         venue, first = self._look()
@@ -182,10 +182,11 @@ def is_crypto_raw(head: bytes) -> bool:
 def inspect_crypto_raw(path: PathLike) -> dict[str, Any]:
     """What a raw recording holds, found by reading it, for `penstock inspect`.
 
-    ``format``, ``compression``, ``venue``, ``messages`` (bad ones included), ``types`` (messages by kind), ``bad``, ``symbols``
-    (messages by symbol), ``time`` (start and end of the receive times as ISO 8601 and ns, seconds), ``event_time`` (the same of
-    the venue's), ``clock_difference_ns`` (event time minus receive time: least, median, most), ``out_of_order`` (lines received
-    before the line in front of them), ``gaps`` (by symbol), ``schema``, ``error`` (of a damaged packed stream).
+    ``format``, ``compression``, ``venue``, ``messages`` (bad ones included), ``types`` (messages by kind), ``bad``,
+    ``symbols`` (messages by symbol), ``time`` (start and end of the receive times as ISO 8601 and ns, seconds),
+    ``event_time`` (the same of the venue's), ``clock_difference_ns`` (event time minus receive time: least, median, most,
+    of messages that have both), ``out_of_order`` (messages received before the one in front of them), ``gaps`` (by
+    symbol), ``schema``, ``error`` (of a damaged packed stream).
     Raises FormatError as `CryptoRaw.open` does.
     """
     from ._crypto_inspect import describe_file
