@@ -44,7 +44,8 @@ _WHEN = re.compile(
 _MONTHS = {
     name: number
     for number, names in enumerate(
-        "jan|feb|mar mär mrz|apr|may mai|jun|jul|aug|sep|oct okt|nov|dec dez".split("|"), start=1
+        ["jan", "feb", "mar mär mrz", "apr", "may mai", "jun", "jul", "aug", "sep", "oct okt", "nov", "dec dez"],
+        start=1,
     )
     for name in names.split()
 }
