@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, head, move, text, u16, u32
+from ._cdr_kernels import Bytes, Ints, align, head, move, spare, text, u16, u32
 
 __all__ = ["H264", "H265", "JPEG", "OTHER", "PNG", "gather", "images", "look"]
 
@@ -20,6 +20,7 @@ def images(
     starts: Ints,
     lengths: Ints,
     log_times: Ints,
+    most: int,
     status: Bytes,
     ts_event: Ints,
     id_at: Ints,
@@ -32,14 +33,14 @@ def images(
     """Places of the fields of each message; where ``status[i]`` is not 0 the others are 0."""
     for i in range(starts.shape[0]):
         end, origin = starts[i] + lengths[i], starts[i] + 4
-        bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i])
+        bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i], most)
         kind_at, kind_size, picture_at, picture_size = 0, 0, 0, 0
         if bad == 0:
-            kind_at, kind_size, p = text(b, p, origin, end, big)
+            kind_at, kind_size, p = text(b, p, origin, end, big, most)
             if kind_size < 0:
                 bad = 3
         if bad == 0:
-            p = align(p, origin, 4)
+            p = align(p, origin, 4, most)
             if end - p < 4:
                 bad = 1
             else:
@@ -47,7 +48,7 @@ def images(
                 rest = end - picture_at - picture_size
                 if rest < 0:
                     bad = 6
-                elif rest > 3:
+                elif rest > spare(most):
                     bad = 4
         status[i] = bad
         good = bad == 0

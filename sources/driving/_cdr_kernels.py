@@ -1,7 +1,9 @@
-"""CDR read by numba: the common message header, and the two fixed tables `can.frame` and `imu`.
+"""CDR and ROS 1 messages read by numba: the common message header, and the two fixed tables `can.frame` and `imu`.
 
-CDR (XCDR1) aligns every number to its size, counted from byte 4, behind the encapsulation header. All positions are
-int64 offsets into one buffer of records; nothing is read before it is known to lie inside its message.
+CDR (XCDR1) aligns every number to its size, counted from byte 4, behind the encapsulation header. ROS 1 has no such
+header, is little endian, packs without gaps, and its std_msgs/Header begins with a counter. All kernels take `most`, the
+largest alignment: 8 for CDR, 1 for ROS 1. All positions are int64 offsets into one buffer of records; nothing is read
+before it is known to lie inside its message.
 """
 
 from __future__ import annotations
@@ -12,7 +14,21 @@ import numpy as np
 
 from ...pipeline.jit import kernel
 
-__all__ = ["Bytes", "Ints", "align", "can_frames", "head", "imu_samples", "intern", "move", "text", "u16", "u32", "u64"]
+__all__ = [
+    "Bytes",
+    "Ints",
+    "align",
+    "can_frames",
+    "head",
+    "imu_samples",
+    "intern",
+    "move",
+    "spare",
+    "text",
+    "u16",
+    "u32",
+    "u64",
+]
 
 #: What numba gets: uint8 and int64 arrays.
 Bytes = Any
@@ -52,32 +68,43 @@ def move(out: Any, to: int, b: Any, at: int, size: int) -> None:
 
 
 @kernel
-def align(p: int, origin: int, size: int) -> Any:
-    """`p` moved up to a multiple of `size` (a power of two) from `origin`."""
+def align(p: int, origin: int, size: int, most: int) -> Any:
+    """`p` moved up to a multiple of `size`, but not more than `most` (powers of two), from `origin`."""
+    size = min(size, most)
     return origin + ((p - origin + size - 1) & ~(size - 1))
 
 
 @kernel
-def text(b: Any, p: int, origin: int, end: int, big: bool) -> tuple[int, int, int]:
-    """A string at `p`: where its bytes are, how many without the closing NUL (-1: it goes past `end`), what follows."""
-    p = align(p, origin, 4)
+def text(b: Any, p: int, origin: int, end: int, big: bool, most: int) -> tuple[int, int, int]:
+    """A string at `p`: where its bytes are, how many without CDR's NUL (-1: it goes past `end`), what follows."""
+    p = align(p, origin, 4, most)
     if end - p < 4:
         return p, -1, p
     n = u32(b, p, big)
     if n > end - p - 4:
         return p, -1, p
     at = p + 4
-    return at, n - 1 if n > 0 and b[at + n - 1] == 0 else n, at + n
+    return at, n - 1 if most > 1 and n > 0 and b[at + n - 1] == 0 else n, at + n
 
 
 @kernel
-def head(b: Any, start: int, length: int, log_time: int) -> tuple[int, bool, int, int, int, int]:
+def head(b: Any, start: int, length: int, log_time: int, most: int) -> tuple[int, bool, int, int, int, int]:
     """Encapsulation and std_msgs/Header of a message.
 
     Returns status (0: fine), whether it is big endian, ts_event (the stamp, or `log_time` where that is zero), place and
     length of the frame_id, and the position behind it.
     """
     end, origin = start + length, start + 4
+    if most == 1:
+        if log_time < 0:
+            return 7, False, 0, 0, 0, 0
+        if length < 12:
+            return 1, False, 0, 0, 0, 0
+        stamp = u32(b, start + 4, False) * 1_000_000_000 + u32(b, start + 8, False)
+        at, size, p = text(b, start + 12, origin, end, False, most)
+        if size < 0:
+            return 3, False, 0, 0, 0, 0
+        return 0, False, log_time if stamp == 0 else stamp, at, size, p
     if length < 4:
         return 1, False, 0, 0, 0, 0
     if b[start] != 0 or b[start + 1] > 1:
@@ -91,18 +118,24 @@ def head(b: Any, start: int, length: int, log_time: int) -> tuple[int, bool, int
     if seconds >= 1 << 31:
         seconds -= 1 << 32
     stamp = seconds * 1_000_000_000 + u32(b, origin + 4, big)
-    at, size, p = text(b, origin + 8, origin, end, big)
+    at, size, p = text(b, origin + 8, origin, end, big, most)
     if size < 0:
         return 3, big, 0, 0, 0, 0
     return 0, big, log_time if stamp == 0 else stamp, at, size, p
 
 
 @kernel
-def _tail(p: int, end: int, need: int) -> int:
-    """Status of a message whose last `need` bytes begin at `p`: at most 3 bytes of padding may follow them."""
+def spare(most: int) -> int:
+    """How many bytes of padding may follow a message."""
+    return 0 if most == 1 else 3
+
+
+@kernel
+def _tail(p: int, end: int, need: int, most: int) -> int:
+    """Status of a message whose last `need` bytes begin at `p`, with no more than padding behind them."""
     if end - p < need:
         return 1
-    return 4 if end - p > need + 3 else 0
+    return 4 if end - p > need + spare(most) else 0
 
 
 @kernel
@@ -121,6 +154,7 @@ def can_frames(
     starts: Ints,
     lengths: Ints,
     log_times: Ints,
+    most: int,
     first: int,
     bus: int,
     status: Bytes,
@@ -137,10 +171,10 @@ def can_frames(
     k = 0
     for i in range(starts.shape[0]):
         start, end, origin = starts[i], starts[i] + lengths[i], starts[i] + 4
-        bad, big, stamp, at, size, p = head(b, start, lengths[i], log_times[i])
+        bad, big, stamp, at, size, p = head(b, start, lengths[i], log_times[i], most)
         if bad == 0:
-            p = align(p, origin, 4)
-            bad = _tail(p, end, 16)
+            p = align(p, origin, 4, most)
+            bad = _tail(p, end, 16, most)
         if bad == 0 and b[p + 7] > 15:
             bad = 5
         status[i] = bad
@@ -164,6 +198,7 @@ def imu_samples(
     starts: Ints,
     lengths: Ints,
     log_times: Ints,
+    most: int,
     first: int,
     status: Bytes,
     ts_event: Ints,
@@ -176,10 +211,10 @@ def imu_samples(
     k = 0
     for i in range(starts.shape[0]):
         start, end, origin = starts[i], starts[i] + lengths[i], starts[i] + 4
-        bad, big, stamp, _, _, p = head(b, start, lengths[i], log_times[i])
+        bad, big, stamp, _, _, p = head(b, start, lengths[i], log_times[i], most)
         if bad == 0:
-            p = align(p, origin, 8)
-            bad = _tail(p, end, 37 * 8)
+            p = align(p, origin, 8, most)
+            bad = _tail(p, end, 37 * 8, most)
         status[i] = bad
         if bad:
             continue

@@ -98,8 +98,8 @@ def _width(node: Node) -> int:
 class ProgramDecoder:
     """Messages described by `tree` to one column a field."""
 
-    def __init__(self, schema: pa.Schema, topic: str, tree: MessageTree) -> None:
-        self.schema, self._tree = schema, tree
+    def __init__(self, schema: pa.Schema, topic: str, tree: MessageTree, most: int) -> None:
+        self.schema, self._tree, self._most = schema, tree, most
         self._topics = pa.array([topic], pa.utf8())
         program = _Program(tree.root)
         self._code = np.array(program.code, np.int64)
@@ -111,7 +111,7 @@ class ProgramDecoder:
     ) -> Messages:
         status = np.zeros(len(starts), np.uint8)
         values, lists = np.zeros(len(self._widths), np.int64), np.zeros(self._lists, np.int64)
-        measure(data, starts, lengths, log_times, self._code, status, values, lists)
+        measure(data, starts, lengths, log_times, self._most, self._code, status, values, lists)
         sizes = -(-values * self._widths // _ALIGNMENT) * _ALIGNMENT
         bases = np.cumsum(sizes) - sizes
         lease = pool.take(int(sizes.sum()))
@@ -119,7 +119,7 @@ class ProgramDecoder:
         entries = np.cumsum(lists + 1) - (lists + 1)
         offsets = np.zeros(int((lists + 1).sum()), np.int32)
         good = np.flatnonzero(status == 0)
-        fill(data, starts[good], lengths[good], self._code, bases, arena, entries, offsets)
+        fill(data, starts[good], lengths[good], self._most, self._code, bases, arena, entries, offsets)
         columns = _Columns(lease, bases, values, entries, offsets)
         count = len(good)
         block = ColumnBlock(
@@ -128,8 +128,11 @@ class ProgramDecoder:
         block["ts_recv"][:] = block["ts_event"][:] = log_times[good]
         block["seq"][:], block["topic"][:] = (good + first).astype(np.uint64), 0
         if self._tree.has_stamp:
-            (seconds, nanoseconds), _ = self._columns[0]
-            stamp = columns.values(seconds, np.int32).astype(np.int64) * 10**9 + columns.values(nanoseconds, np.uint32)
+            (seconds, nanoseconds), _ = self._columns[0][-2:]
+            unsigned = self._most == 1  # ROS 1 counts seconds in 32 bits without a sign
+            stamp = columns.values(seconds, np.uint32 if unsigned else np.int32).astype(
+                np.int64
+            ) * 10**9 + columns.values(nanoseconds, np.uint32)
             block["ts_event"][:] = np.where(stamp == 0, block["ts_recv"], stamp)
         head = block.batch(count, dictionaries={"topic": self._topics})
         fields = [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, move, text, u32
+from ._cdr_kernels import Bytes, Ints, align, move, spare, text, u32
 
 __all__ = [
     "BEGIN_FIXED",
@@ -29,7 +29,15 @@ END, VALUE, STRING, VALUES_FIXED, VALUES_LIST, BEGIN_LIST, BEGIN_FIXED, LOOP = r
 
 @kernel
 def measure(
-    b: Bytes, starts: Ints, lengths: Ints, log_times: Ints, code: Ints, status: Bytes, values: Ints, lists: Ints
+    b: Bytes,
+    starts: Ints,
+    lengths: Ints,
+    log_times: Ints,
+    most: int,
+    code: Ints,
+    status: Bytes,
+    values: Ints,
+    lists: Ints,
 ) -> None:
     """Check each message; `values` and `lists` become the items and lists that the good ones have in each column."""
     no_bytes, no_offsets = np.empty(0, np.uint8), np.empty(0, np.int32)
@@ -39,15 +47,15 @@ def measure(
     totals_before = totals.copy()
     for i in range(starts.shape[0]):
         start = starts[i]
-        if lengths[i] < 4:
+        if most > 1 and lengths[i] < 4:
             bad = 1
-        elif b[start] != 0 or b[start + 1] > 1:
+        elif most > 1 and (b[start] != 0 or b[start + 1] > 1):
             bad = 2
         elif log_times[i] < 0:
             bad = 7
         else:
             bad = _run(
-                b, start, lengths[i], code, False, no_bytes, no_bases, no_offsets, no_bases, values, lists, totals
+                b, start, lengths[i], most, code, False, no_bytes, no_bases, no_offsets, no_bases, values, lists, totals
             )
         status[i] = bad
         if bad:
@@ -68,13 +76,13 @@ def _assign(to: Any, values: Any) -> None:
 
 @kernel
 def fill(
-    b: Bytes, starts: Ints, lengths: Ints, code: Ints, bases: Ints, arena: Bytes, entries: Ints, offsets: Any
+    b: Bytes, starts: Ints, lengths: Ints, most: int, code: Ints, bases: Ints, arena: Bytes, entries: Ints, offsets: Any
 ) -> None:
     """Write messages that `measure` accepted: items at ``arena[bases[column]:]``, list ends at ``entries[list] + 1``."""
     values, lists = np.zeros(bases.shape[0], np.int64), np.zeros(entries.shape[0], np.int64)
     totals = np.zeros(entries.shape[0], np.int64)
     for i in range(starts.shape[0]):
-        _run(b, starts[i], lengths[i], code, True, arena, bases, offsets, entries, values, lists, totals)
+        _run(b, starts[i], lengths[i], most, code, True, arena, bases, offsets, entries, values, lists, totals)
 
 
 @kernel
@@ -82,6 +90,7 @@ def _run(
     b: Any,
     start: int,
     length: int,
+    most: int,
     code: Any,
     write: bool,
     arena: Any,
@@ -93,14 +102,17 @@ def _run(
     totals: Any,
 ) -> int:
     """One message through the program. Returns its status (see `_cdr_rows.REASONS`)."""
-    big, origin, end = b[start + 1] == 0, start + 4, start + length
+    end = start + length
+    big, origin = False, start
+    if most > 1:
+        big, origin = b[start + 1] == 0, start + 4
     p, pc, depth = origin, 0, 0
     left = np.empty(64, np.int64)
     while True:
         op, x, y, z = code[pc, 0], code[pc, 1], code[pc, 2], code[pc, 3]
         pc += 1
         if op == 0:
-            return 4 if end - p > 3 else 0
+            return 4 if end - p > spare(most) else 0
         if op == 7:
             left[depth - 1] -= 1
             if left[depth - 1] > 0:
@@ -113,7 +125,7 @@ def _run(
             depth += 1
             continue
         if op == 2:
-            at, n, p = text(b, p, origin, end, big)
+            at, n, p = text(b, p, origin, end, big, most)
             if n < 0:
                 return 3
             if write:
@@ -131,7 +143,7 @@ def _run(
         if op == 3:
             count = z
         elif op == 4 or op == 5:
-            p = align(p, origin, 4)
+            p = align(p, origin, 4, most)
             if end - p < 4:
                 return 1
             count = u32(b, p, big)
@@ -152,7 +164,7 @@ def _run(
                 continue
             if count == 0:
                 continue
-        p = align(p, origin, x)
+        p = align(p, origin, x, most)
         if count > (end - p) // x:
             return 1
         if write:

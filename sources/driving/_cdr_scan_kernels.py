@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, head, text, u16, u32, u64
+from ._cdr_kernels import Bytes, Ints, align, head, spare, text, u16, u32, u64
 
 __all__ = ["points", "scans"]
 
@@ -18,6 +18,7 @@ def scans(
     starts: Ints,
     lengths: Ints,
     log_times: Ints,
+    most: int,
     status: Bytes,
     ts_event: Ints,
     id_at: Ints,
@@ -33,13 +34,13 @@ def scans(
     """
     for i in range(starts.shape[0]):
         end, origin = starts[i] + lengths[i], starts[i] + 4
-        bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i])
+        bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i], most)
         listed: Any = np.int64(0)
         behind: Any = np.int64(0)
         for j in range(7):
             shape[i, j] = 0
         if bad == 0:
-            p = align(p, origin, 4)
+            p = align(p, origin, 4, most)
             if end - p < 12:
                 bad = 1
         if bad == 0:
@@ -47,15 +48,15 @@ def scans(
             count, listed = u32(b, p + 8, big), p + 8
             p += 12
             for _ in range(count):
-                _, n, p = text(b, p, origin, end, big)
-                p = align(p, origin, 4) + 5
-                p = align(p, origin, 4) + 4
+                _, n, p = text(b, p, origin, end, big, most)
+                p = align(p, origin, 4, most) + 5
+                p = align(p, origin, 4, most) + 4
                 if n < 0 or p > end:
                     bad = 3
                     break
             behind = p
         if bad == 0:
-            p = align(p + 1, origin, 4)
+            p = align(p + 1, origin, 4, most)
             if end - p < 12:
                 bad = 1
         if bad == 0:
@@ -65,7 +66,7 @@ def scans(
             rest = end - p - 12 - stored
             if rest < 1:  # is_dense stands behind the points
                 bad = 6
-            elif rest > 4:
+            elif rest > 1 + spare(most):
                 bad = 4
             else:
                 bad = _fits(shape[i, 0], shape[i, 1], shape[i, 2], shape[i, 3], stored)

@@ -33,8 +33,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 8: 8}
 class Scans:
     """sensor_msgs/msg/PointCloud2 to `radar.scan`."""
 
-    def __init__(self, schema: pa.Schema, topic: str) -> None:
-        self.schema = schema
+    def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
+        self.schema, self._most = schema, most
         self._topics = pa.array([topic], pa.utf8())
 
     def __call__(
@@ -43,10 +43,23 @@ class Scans:
         rows = len(starts)
         status, shape = np.zeros(rows, np.uint8), np.empty((rows, 7), np.int64)
         ts_event, id_at, id_size, fields_at, fields_size = np.empty((5, rows), np.int64)
-        scans(data, starts, lengths, log_times, status, ts_event, id_at, id_size, fields_at, fields_size, shape)
+        scans(
+            data,
+            starts,
+            lengths,
+            log_times,
+            self._most,
+            status,
+            ts_event,
+            id_at,
+            id_size,
+            fields_at,
+            fields_size,
+            shape,
+        )
         good = np.flatnonzero(status == 0)
         codes, ids = frame_ids(data, id_at[good], id_size[good], status, good)
-        layout, columns, extents = _layouts(data, fields_at[good], fields_size[good], shape[good, 5])
+        layout, columns, extents = _layouts(data, fields_at[good], fields_size[good], shape[good, 5], self._most)
         empty = (shape[good, 0] == 0) | (shape[good, 1] == 0)
         status[good[~empty & (extents[layout] > shape[good, 2])]] = BAD_LAYOUT
         kept = status[good] == 0
@@ -84,7 +97,7 @@ def _points(data: Array, shape: Array, layout: Array, n_points: Array, columns: 
     return pa.Array.from_buffers(pa.list_(POINT), len(n_points), [None, pa.py_buffer(offsets)], children=[structs])
 
 
-def _layouts(data: Array, at: Array, size: Array, big: Array) -> tuple[Array, Array, Array]:
+def _layouts(data: Array, at: Array, size: Array, big: Array, most: int) -> tuple[Array, Array, Array]:
     """The layout of each message, byte offset and datatype by layout and column, and the bytes a point needs."""
     codes, values = interned(data, at, size)
     keys, layout = np.unique(codes * 2 + big, return_inverse=True)
@@ -92,12 +105,12 @@ def _layouts(data: Array, at: Array, size: Array, big: Array) -> tuple[Array, Ar
     extents = np.full(len(keys), np.iinfo(np.int64).max)
     for k, key in enumerate(keys.tolist()):
         if key >= 0:  # else: one of too many different layouts
-            extents[k] = _columns(values[key // 2], ">" if key % 2 else "<", columns[k])
+            extents[k] = _columns(values[key // 2], ">" if key % 2 else "<", min(4, most), columns[k])
     return layout, columns, extents
 
 
-def _columns(listed: bytes, order: str, columns: Array) -> int:
-    """Fill `columns` from a whole PointField list; returns the bytes a point needs (unfittable: not usable)."""
+def _columns(listed: bytes, order: str, unit: int, columns: Array) -> int:
+    """Fill `columns` from a whole PointField list aligned to `unit`; returns the bytes a point needs."""
     unusable = int(np.iinfo(np.int64).max)
     found: dict[str, tuple[int, int]] = {}
     (count,) = struct.unpack_from(order + "I", listed)
@@ -105,9 +118,9 @@ def _columns(listed: bytes, order: str, columns: Array) -> int:
     for _ in range(count):
         (length,) = struct.unpack_from(order + "I", listed, pos)
         name = listed[pos + 4 : pos + 4 + length].rstrip(b"\0").decode("utf-8", "replace").lower()
-        pos = -(-(pos + 4 + length) // 4) * 4
+        pos = -(-(pos + 4 + length) // unit) * unit
         offset, kind = struct.unpack_from(order + "IB", listed, pos)
-        pos = -(-(pos + 5) // 4) * 4 + 4
+        pos = -(-(pos + 5) // unit) * unit + 4
         found.setdefault(name, (offset, kind))
     extent = 0
     for c, known in enumerate(_COLUMNS):

@@ -19,8 +19,8 @@ __all__ = ["DECODERS"]
 
 
 class _Decoder:
-    def __init__(self, schema: pa.Schema, topic: str) -> None:
-        self.schema, self.topic = schema, topic
+    def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
+        self.schema, self.topic, self._most = schema, topic, most
         self._topics = pa.array([topic], pa.utf8())
 
 
@@ -33,7 +33,7 @@ class CanFrames(_Decoder):
         rows = len(starts)
         block, status, ext = ColumnBlock(pool, self.schema, rows), np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
         count = can_frames(
-            data, starts, lengths, log_times, first, bus_of(self.topic), status,
+            data, starts, lengths, log_times, self._most, first, bus_of(self.topic), status,
             block["ts_event"], block["ts_recv"], block["seq"],
             block["bus"], block["can_id"], ext, block["len"], block["data"],
         )  # fmt: skip
@@ -50,7 +50,7 @@ class ImuSamples(_Decoder):
         rows = len(starts)
         block, status = ColumnBlock(pool, self.schema, rows), np.zeros(rows, np.uint8)
         count = imu_samples(
-            data, starts, lengths, log_times, first, status, block["ts_event"], block["ts_recv"], block["seq"],
+            data, starts, lengths, log_times, self._most, first, status, block["ts_event"], block["ts_recv"], block["seq"],
             block["acc"].view(np.int64), block["gyro"].view(np.int64),
         )  # fmt: skip
         block["topic"][:count] = 0
@@ -71,6 +71,7 @@ class Images(_Decoder):
             starts,
             lengths,
             log_times,
+            self._most,
             status,
             ts_event,
             id_at,
@@ -148,7 +149,7 @@ class RawMessages(_Decoder):
         return Messages(batch, bad_rows(status), copied)
 
 
-DECODERS: dict[str, Callable[[pa.Schema, str], MessageDecoder]] = {
+DECODERS: dict[str, Callable[[pa.Schema, str, int], MessageDecoder]] = {
     "cam.encoded": Images,
     "radar.scan": Scans,
     "imu": ImuSamples,

@@ -13,7 +13,7 @@ from ...pipeline.memory import BufferPool, Lease
 from ..storage.stored import PathLike, open_stored
 from ._mcap_format import CHUNK, RECORD_HEAD, ChunkHead
 
-__all__ = ["Loaded", "RecordFile", "chunk_head", "unpack"]
+__all__ = ["Loaded", "RecordFile", "chunk_head", "unlz4", "unpack"]
 
 #: Enough for a chunk's head with any sane compression name.
 _HEAD_BYTES = 4096
@@ -94,7 +94,7 @@ def unpack(chunk: Loaded, limit: int, pool: BufferPool, size: int | None = None)
     elif head.compression in ("zstd", "lz4"):
         lease = pool.take(head.size)
         records = Loaded(lease.array(np.uint8, head.size), lease)
-        (_unzstd if head.compression == "zstd" else _unlz4)(stored, records.data)
+        (_unzstd if head.compression == "zstd" else unlz4)(stored, records.data)
     else:
         raise FormatError(f"compression {head.compression!r} is not known; known are none, lz4 and zstd")
     if head.crc and zlib.crc32(records.data) != head.crc:
@@ -119,7 +119,8 @@ def _unzstd(stored: Any, out: Any) -> None:
     _check_length(done, extra, len(out))
 
 
-def _unlz4(stored: Any, out: Any) -> None:
+def unlz4(stored: Any, out: Any) -> None:
+    """Unpack LZ4 frames into `out`, which they must fill. Raises FormatError."""
     try:
         from lz4.frame import LZ4FrameDecompressor
     except ImportError:

@@ -11,7 +11,7 @@ from ._mcap_catalog import BROKEN, Catalog, Piece, indexed_count, read_summary, 
 from ._mcap_chunk import RecordFile
 from ._mcap_format import Channel, MessageType
 
-__all__ = ["Contents", "Unit", "catalog_of", "topic_contents"]
+__all__ = ["Contents", "Unit", "catalog_of", "topic_contents", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,14 @@ def _contents(path: str, topic: str, limit: int, stamp: tuple[object, ...]) -> C
         _no_topic(catalog, topic)
     if catalog.indexed:
         try:
-            return _units(catalog, topic)
+            return units_of(catalog, topic)
         except FormatError:
             catalog = _catalog(path, limit, True, stamp)
-    return _units(catalog, topic)
+    return units_of(catalog, topic)
 
 
-def _units(catalog: Catalog, topic: str) -> Contents:
+def units_of(catalog: Catalog, topic: str) -> Contents:
+    """The units of `topic`; raises FormatError if there is no such topic or it mixes message types."""
     channels = catalog.channels_of(topic)
     if not channels:
         _no_topic(catalog, topic)

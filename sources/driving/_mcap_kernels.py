@@ -8,7 +8,7 @@ import numpy as np
 
 from ...pipeline.jit import kernel
 
-__all__ = ["census", "count_messages", "find_messages", "outline"]
+__all__ = ["census", "count_messages", "every_message", "find_messages", "message_count", "outline"]
 
 #: What numba gets: uint8 and int64 arrays.
 Bytes = Any
@@ -127,3 +127,37 @@ def outline(b: Bytes, end: int, room: int, offsets: Ints, lengths: Ints) -> tupl
             break
         pos += 9 + length
     return count, pos
+
+
+@kernel
+def message_count(b: Bytes, end: int) -> tuple[int, int]:
+    """How many messages the records in ``b[:end]`` hold, and where the walk ended."""
+    pos, count = 0, 0
+    while pos < end:
+        length = _body(b, pos, end)
+        if length < 0:
+            break
+        if b[pos] == 5:
+            if length < 22:
+                break
+            count += 1
+        pos += 9 + length
+    return count, pos
+
+
+@kernel
+def every_message(
+    b: Bytes, end: int, channels: Any, log_times: Ints, publish_times: Ints, starts: Ints, lengths: Ints
+) -> None:
+    """Channel, times and payload of each of the messages that `message_count` counted."""
+    pos, count = 0, 0
+    while pos < end and count < channels.shape[0]:
+        length = _body(b, pos, end)
+        if b[pos] == 5:
+            channels[count] = _u16(b, pos + 9)
+            log_times[count] = _i64(b, pos + 15)
+            publish_times[count] = _i64(b, pos + 23)
+            starts[count] = pos + 31
+            lengths[count] = length - 22
+            count += 1
+        pos += 9 + length

@@ -1,4 +1,4 @@
-"""The reader of one MCAP topic: units in order, unpacked and decoded where the pipeline asks for it."""
+"""The reader of one topic of an MCAP file or ROS 1 bag: units in order, unpacked and decoded where the pipeline asks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from ...pipeline.errors import FormatError
 from ...pipeline.memory import BufferPool
 from ...pipeline.source import Block, Decoded, Position, SourceReader, Split
 from ._mcap_catalog import BROKEN, CHUNKED
-from ._mcap_chunk import Loaded, RecordFile, unpack
+from ._mcap_chunk import Loaded, RecordFile
 from ._mcap_contents import Contents, Unit
-from ._mcap_kernels import count_messages, find_messages
+from ._mcap_framing import Framing, McapFraming
 from .cdr import MessageDecoder
 
 __all__ = ["McapReader", "retry_message"]
 
 #: Bytes of an unreadable piece that go to quarantine; its place and size are always told.
 QUARANTINED_BYTES = 16 << 20
+#: Damaged places of one piece that are told of.
+_GAPS = 1000
 
 
 class McapReader(SourceReader):
-    """Reads the units of `contents` from `position` on, within `split`."""
+    """Reads the units of `contents` from `position` on, within `split`, as `framing` finds messages in them."""
 
     def __init__(
         self,
@@ -35,11 +37,12 @@ class McapReader(SourceReader):
         context: Context,
         split: Split | None,
         position: Position | None,
+        framing: Framing | None = None,
     ) -> None:
         self._decoder, self._limit, self._context = decoder, limit, context
         self._units = _selected(contents, split, position)
-        self._wanted = np.zeros(1 << 16, np.uint8)
-        self._wanted[[channel.id for channel in contents.channels]] = 1
+        self._channels = [channel.id for channel in contents.channels]
+        self._framing = framing or McapFraming()
         self._file = RecordFile(contents.catalog.path)
 
     def blocks(self) -> Iterator[Block]:
@@ -55,21 +58,31 @@ class McapReader(SourceReader):
             return self._lost(unit, piece.error)
         try:
             loaded = self._file.load(piece.offset, piece.length, self._context.pool)
-            records = loaded
+            records, wrong = loaded, ""
             if piece.kind == CHUNKED:
-                records = unpack(loaded, self._limit, self._context.pool, piece.size)
+                records, wrong = self._framing.unpack(loaded, self._limit, self._context.pool, piece.size)
         except FormatError as error:
             return self._lost(unit, str(error))
-        return self._messages(unit, records)
+        decoded = self._messages(unit, records)
+        if not wrong:
+            return decoded
+        place = f"{self._file.path}, byte {piece.offset} ({piece.length} bytes)"
+        tail = loaded.data[-QUARANTINED_BYTES:].tobytes()
+        told = BadRecord(place, self._read, wrong, tail, None)
+        return Decoded(decoded.batches, [*decoded.bad, told], decoded.dropped)
+
+    @property
+    def _read(self) -> str:
+        return f"{self._framing.operation}.read"
 
     def close(self) -> None:
         self._file.close()
 
     def _messages(self, unit: Unit, records: Loaded) -> Decoded:
         data, piece = records.data, unit.piece
-        count, end = count_messages(data, len(data), self._wanted)
-        starts, lengths, log_times = np.empty((3, count), np.int64)
-        find_messages(data, end, self._wanted, starts, lengths, log_times)
+        found = self._framing.find(data, self._channels)
+        starts, lengths, log_times, gaps = found.starts, found.lengths, found.log_times, found.gaps
+        count = len(starts)
         told = min(count, unit.messages)
         decoded = self._decoder(
             data, starts[:told], lengths[:told], log_times[:told], unit.first_seq, self._context.pool
@@ -80,21 +93,33 @@ class McapReader(SourceReader):
         def message(i: int, error: str, seq: int | None) -> BadRecord:
             start = int(starts[i])
             payload = data[start : start + int(lengths[i])].tobytes()
-            return BadRecord(self._place(unit, start), "mcap.decode", error, payload, seq)
+            return BadRecord(self._place(unit, start), f"{self._framing.operation}.decode", error, payload, seq)
 
         bad = [message(i, error, unit.first_seq + i) for i, error in decoded.bad]
         dropped: dict[str, int] = {}
         missing = unit.records - told
         if missing:
+            end = int(gaps[0, 0]) if len(gaps) else len(data)
+            stop = int(gaps[0, 1]) if len(gaps) else len(data)
             error = piece.error or (
                 f"its records break off at byte {end} of {len(data)}"
-                if end < len(data)
+                if len(gaps)
                 else f"it holds {count} messages of the topic, its message index lists {unit.messages}"
             )
-            rest = data[end : end + QUARANTINED_BYTES].tobytes()
+            rest = data[end : min(stop, end + QUARANTINED_BYTES)].tobytes()
             error += _loss(missing)
-            bad.append(BadRecord(self._place(unit, end), "mcap.read", error, rest, unit.first_seq + told))
+            bad.append(BadRecord(self._place(unit, end), self._read, error, rest, unit.first_seq + told))
             dropped = _dropped(missing)
+        bad += [
+            BadRecord(
+                self._place(unit, int(start)),
+                self._read,
+                f"{stop - start} bytes at byte {start} of {len(data)} belong to no record",
+                data[start : min(stop, start + QUARANTINED_BYTES)].tobytes(),
+                None,
+            )
+            for start, stop in gaps[1 if missing else 0 : _GAPS].tolist()
+        ]
         bad += [message(i, "the message index does not list it", None) for i in range(told, count)]
         return Decoded([decoded.batch] if decoded.batch.num_rows else [], bad, dropped)
 
@@ -102,7 +127,7 @@ class McapReader(SourceReader):
         piece = unit.piece
         payload = self._file.read(piece.offset, min(piece.length, QUARANTINED_BYTES))
         place = f"{self._file.path}, byte {piece.offset} ({piece.length} bytes)"
-        record = BadRecord(place, "mcap.read", error + _loss(unit.records), payload, unit.first_seq)
+        record = BadRecord(place, self._read, error + _loss(unit.records), payload, unit.first_seq)
         return Decoded([], [record], _dropped(unit.records))
 
     def _place(self, unit: Unit, offset: int) -> str:
@@ -139,22 +164,22 @@ def _dropped(records: int) -> dict[str, int]:
 def _selected(contents: Contents, split: Split | None, position: Position | None) -> list[Unit]:
     units = list(contents.units)
     if split is not None and split.detail:
-        start, stop = _number(split.detail, "start"), _number(split.detail, "stop")
-        units = [unit for unit in units if start <= unit.piece.offset < stop]
+        units = units[_number(split.detail, "start") : _number(split.detail, "stop")]
     if position:
         offset, seq = _number(position, "offset"), _number(position, "seq")
-        left = [unit for unit in units if unit.first_seq >= seq]
-        if any(unit.piece.offset < offset for unit in left) or (left and left[0].first_seq != seq):
+        done = [unit for unit in units if unit.first_seq < seq]
+        last = done[-1] if done else None
+        if last is not None and (last.first_seq + last.records != seq or last.piece.end != offset):
             raise FormatError(
                 f"{contents.catalog.path}: the position {dict(position)} is not one of this recording; "
                 "has the file changed since the checkpoint?"
             )
-        units = left
+        units = units[len(done) :]
     return units
 
 
 def _number(values: Position, key: str) -> int:
     value: Any = values.get(key)
     if not isinstance(value, int):
-        raise FormatError(f"a position or split of an MCAP topic has an integer {key!r}, got {value!r}")
+        raise FormatError(f"a position or split of a topic has an integer {key!r}, got {value!r}")
     return value

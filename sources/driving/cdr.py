@@ -1,4 +1,4 @@
-"""ROS 2 messages in CDR to columns: which table a message type becomes, and the decoder that fills it.
+"""Recorded messages to columns: which table a message type becomes, and the decoder that fills it.
 
 Four types have a table of their own, whatever the number of publishers or their byte order:
 
@@ -11,8 +11,10 @@ sensor_msgs/msg/Imu                 imu             topic, acc, gyro
 can_msgs/msg/Frame                  can.frame       bus, can_id, ext, fd, len, data
 ==================================  ==============  =======================================================
 
-Any other type becomes the columns that its definition names (`rosmsg`), and a message that no definition describes
-becomes ``topic, data`` with its bytes as they are (table ``raw``).
+ROS 1 messages (encoding ``ros1``) give the same tables. Any other type becomes the columns that its definition names
+(`rosmsg`); JSON becomes its text and a column for each top-level scalar (`_cdr_json`), protobuf a column for each field
+(`_cdr_protobuf`). A message that no definition describes becomes ``topic, data`` with its bytes as they are (table
+``raw``): ``data`` is ``large_binary``.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ __all__ = [
     "RAW",
     "MessageDecoder",
     "Messages",
+    "PayloadPlan",
     "Table",
+    "ros2_name",
     "table_for",
 ]
 
@@ -141,22 +145,42 @@ class MessageDecoder(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """What a topic's messages become: the table's name, its schema, and what the decoder needs to know."""
+    """What a topic's messages become: the table's name, its schema, and what the decoder needs to know.
+
+    `most` is the largest alignment: 8 in CDR, 1 in ROS 1. `plan` is what JSON and protobuf messages decode by.
+    """
 
     kind: str
     schema: pa.Schema
     topic: str
     tree: MessageTree | None = None
+    most: int = 8
+    plan: PayloadPlan | None = None
 
     def decoder(self) -> MessageDecoder:
         """A decoder for the table (loads the compiled kernels)."""
+        if self.plan is not None:
+            return self.plan.decoder(self.schema, self.topic)
         if self.tree is not None:
             from ._cdr_program import ProgramDecoder
 
-            return ProgramDecoder(self.schema, self.topic, self.tree)
+            return ProgramDecoder(self.schema, self.topic, self.tree, self.most)
         from ._cdr_tables import DECODERS
 
-        return DECODERS[self.kind](self.schema, self.topic)
+        return DECODERS[self.kind](self.schema, self.topic, self.most)
+
+
+class PayloadPlan(Protocol):
+    """How messages of a notation other than ROS's become columns."""
+
+    @property
+    def columns(self) -> Sequence[tuple[str, pa.DataType]]:
+        """The columns behind the event columns, ``topic`` first."""
+        ...
+
+    def decoder(self, schema: pa.Schema, topic: str) -> MessageDecoder:
+        """A decoder that fills them."""
+        ...
 
 
 def table_for(
@@ -164,25 +188,61 @@ def table_for(
 ) -> Table:
     """The table that messages of a type become.
 
-    `encoding` is how messages are written (``cdr``), `notation` how their `definition` is (``ros2msg``, ``ros2idl``).
+    `encoding` is how messages are written (``cdr``, ``ros1``, ``json``, ``protobuf``), `notation` how their `definition`
+    is (``ros2msg``, ``ros2idl``, ``omgidl``, ``ros1msg``, ``jsonschema``, ``protobuf``). What is not described, or
+    not known here, is table ``raw``.
     """
 
     def schema(kind: str, fields: Sequence[Any], units: str = "") -> pa.Schema:
         return event_schema(fields, source=source, format=format, table=kind, type=type_name, units=units)
 
-    if encoding == "cdr":
+    if encoding in _NOTATIONS:
         tree = None
-        if definition.strip() and notation in ("ros2msg", "ros2idl"):
+        if definition.strip() and notation in _NOTATIONS[encoding]:
             from .rosmsg import describe_fields, parse_definition
 
-            tree = parse_definition(type_name, notation, definition)
-        fixed = _FIXED.get(type_name)
-        if fixed is not None and (tree is None or describe_fields(tree) == _EXPECTED[type_name]):
+            tree = parse_definition(ros2_name(type_name), notation, definition)
+        most = 1 if encoding == "ros1" else 8
+        fixed = _FIXED.get(ros2_name(type_name))
+        if fixed is not None and tree is not None:
+            header = _HEADER if encoding == "cdr" else f"uint32 uint32 {_HEADER.partition(' ')[2]}"
+            expected = _EXPECTED[ros2_name(type_name)].replace(_HEADER, header, 1)
+            fixed = fixed if describe_fields(tree) == expected else None
+        if fixed is not None:
             kind, fields, units = fixed
-            return Table(kind, schema(kind, fields, units), topic)
+            return Table(kind, schema(kind, fields, units), topic, most=most)
         if tree is not None:
-            return Table("message", schema("message", tree.columns()), topic, tree)
+            return Table("message", schema("message", tree.columns()), topic, tree, most)
+    plan = _payload_plan(encoding, type_name, notation, definition)
+    if plan is not None:
+        return Table("message", schema("message", plan.columns), topic, plan=plan)
     return Table("raw", schema("raw", RAW), topic)
+
+
+#: The notations of definitions that describe messages of an encoding.
+_NOTATIONS = {"cdr": ("ros2msg", "ros2idl", "omgidl"), "ros1": ("ros1msg",)}
+
+
+def _payload_plan(encoding: str, type_name: str, notation: str, definition: bytes) -> PayloadPlan | None:
+    if encoding == "json":
+        from ._cdr_json import json_plan
+
+        return json_plan(notation, definition)
+    if encoding == "protobuf" and notation == "protobuf":
+        from ._cdr_protobuf import protobuf_plan
+
+        return protobuf_plan(type_name, definition)
+    return None
+
+
+def ros2_name(type_name: str) -> str:
+    """A ROS message type as ROS 2 writes it.
+
+    >>> ros2_name("sensor_msgs/Imu")
+    'sensor_msgs/msg/Imu'
+    """
+    package, slash, name = type_name.rpartition("/")
+    return f"{package}/msg/{name}" if slash and "/" not in package else type_name
 
 
 def bus_of(topic: str) -> int:

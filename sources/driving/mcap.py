@@ -13,38 +13,27 @@ CRC is wrong and a tail that was cut go to quarantine with file and offset; the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pyarrow as pa
-
-from ...pipeline.context import BadRecord, Context
-from ...pipeline.duration import Duration, nanoseconds
-from ...pipeline.schema import describe
-from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
-from ..storage.stored import PathLike, base_name, location
+from ...pipeline.duration import Duration
+from ..storage.stored import PathLike, location
 from ._mcap_contents import Contents, catalog_of, topic_contents
 from ._mcap_format import MAGIC
-from .cdr import Table, table_for
+from ._mcap_inspect import TopicInfo, inspect_catalog, topic_infos
+from ._mcap_topic import CHUNK_LIMIT, PieceTopic, check_limit
 
-__all__ = ["Mcap", "McapTopic", "TopicInfo", "inspect_mcap", "is_mcap"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-#: What a chunk may unpack to, unless told otherwise; recorders write chunks of 1 to 4 MB.
-CHUNK_LIMIT = 256 << 20
+    from ._mcap_framing import Framing
+    from ._mcap_raw import MessageBlock
 
-
-@dataclass(frozen=True, slots=True)
-class TopicInfo:
-    """Message type (empty if the file gives none) and number of messages of a topic."""
-
-    type: str
-    messages: int
+__all__ = ["Mcap", "McapTopic", "TopicInfo", "inspect_mcap", "is_mcap", "open_mcap"]
 
 
 @dataclass(frozen=True)
-class McapTopic(SourceSpec):
+class McapTopic(PieceTopic):
     """One topic of an MCAP file as a source.
 
     `lateness` is how far behind its newest row a row may be and still count as in time. `max_chunk_bytes` is what a chunk
@@ -52,87 +41,14 @@ class McapTopic(SourceSpec):
     """
 
     format: ClassVar[str] = "mcap"
-    path: PathLike
-    topic: str
-    lateness: Duration = "100ms"
-    max_chunk_bytes: int = CHUNK_LIMIT
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", location(self.path))
-        _check_limit(self.max_chunk_bytes)
-        object.__setattr__(self, "lateness", nanoseconds(self.lateness))
-
-    @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
-        """`lateness` in ns."""
-        return nanoseconds(self.lateness)
-
-    @property
-    def name(self) -> str:
-        return f"{base_name(self.path)}:{self.topic}"
-
-    @property
-    def schema(self) -> pa.Schema:
-        """What the topic's message type decodes to (see `cdr`). Opens the file; raises FormatError, OSError."""
-        return self._table(self._contents()).schema
-
-    def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ._mcap_reader import McapReader
-
-        contents = self._contents()
-        decoder = self._table(contents).decoder()
-        return McapReader(contents, decoder, self.max_chunk_bytes, context, split, position)
-
-    def retry(self, record: BadRecord) -> Decoded | None:
-        """Decode a message again; `ts_recv` is null, since the log time is not part of it.
-
-        None for a damaged part of the file and for a message that holds no time of its own.
-        """
-        if record.operation != "mcap.decode":
-            return None
-        from ._mcap_reader import retry_message
-
-        return retry_message(record, self._table(self._contents()).decoder())
-
-    def splits(self, wanted: int) -> Sequence[Split]:
-        """Up to `wanted` ranges of chunks with about the same number of bytes."""
-        units = self._contents().units
-        count = max(1, min(wanted, len(units)))
-        if count == 1:
-            return (Split(0, 1),)
-        total = sum(unit.piece.length for unit in units)
-        starts, done = [0], 0
-        for i, unit in enumerate(units):
-            room = len(units) - i
-            left = count - len(starts)
-            if i and left and (done * count >= total * len(starts) or room <= left):
-                starts.append(unit.piece.offset)
-            done += unit.piece.length
-        bounds = [*starts, 1 << 62]
-        return tuple(Split(i, len(starts), {"start": bounds[i], "stop": bounds[i + 1]}) for i in range(len(starts)))
-
-    @property
-    def block_bound(self) -> int:
-        """The largest chunk of the topic, packed and unpacked, and the columns made of it."""
-        contents = self._contents()
-        largest = max((u.piece.length + 2 * (u.piece.size or u.piece.length) for u in contents.units), default=0)
-        wide = self._table(contents).kind in ("radar.scan", "message")
-        return max(1 << 20, largest * (4 if wide else 1))
 
     def _contents(self) -> Contents:
         return topic_contents(location(self.path), self.topic, self.max_chunk_bytes)
 
-    def _table(self, contents: Contents) -> Table:
-        kind = contents.type
-        return table_for(
-            self.topic,
-            contents.channels[0].encoding,
-            kind.name if kind else "",
-            kind.encoding if kind else "",
-            kind.data if kind else b"",
-            source=self.name,
-            format=self.format,
-        )
+    def _framing(self) -> Framing:
+        from ._mcap_framing import McapFraming
+
+        return McapFraming()
 
 
 @dataclass(frozen=True)
@@ -148,17 +64,11 @@ class Mcap:
     def __init__(self, path: PathLike, *, max_chunk_bytes: int = CHUNK_LIMIT) -> None:
         object.__setattr__(self, "path", location(path))
         object.__setattr__(self, "max_chunk_bytes", max_chunk_bytes)
-        _check_limit(max_chunk_bytes)
+        check_limit(max_chunk_bytes)
 
     def topics(self) -> dict[str, TopicInfo]:
         """Message type and count by topic, sorted by name. Raises FormatError if the file is not MCAP."""
-        catalog = catalog_of(location(self.path), self.max_chunk_bytes)
-        found = {}
-        for topic in catalog.topics():
-            channels = catalog.channels_of(topic)
-            kinds = sorted({kind.name for c in channels if (kind := catalog.types.get(c.type_id))})
-            found[topic] = TopicInfo(", ".join(kinds), catalog.count(channels))
-        return found
+        return topic_infos(catalog_of(location(self.path), self.max_chunk_bytes))
 
     def topic(self, name: str, *, lateness: Duration = "100ms") -> McapTopic:
         """The source of one topic. Raises FormatError naming the topics there are if it is not one of them."""
@@ -166,10 +76,14 @@ class Mcap:
         topic_contents(location(self.path), name, self.max_chunk_bytes)
         return spec
 
+    def messages(self) -> Iterator[MessageBlock]:
+        """Every message of every topic, undecoded, a block for each chunk (see `_mcap_raw.MessageBlock`).
 
-def _check_limit(limit: int) -> None:
-    if not 0 < limit <= 1 << 30:
-        raise ValueError(f"max_chunk_bytes must be from 1 to {1 << 30} (1 GiB), got {limit}")
+        For tools that route or count messages. A part that cannot be read is a block with its `error` and no messages.
+        """
+        from ._mcap_raw import raw_blocks
+
+        return raw_blocks(catalog_of(location(self.path), self.max_chunk_bytes), self.max_chunk_bytes)
 
 
 def is_mcap(head: bytes) -> bool:
@@ -185,61 +99,12 @@ def inspect_mcap(path: PathLike) -> dict[str, Any]:
     messages), ``chunks``, ``indexed``, ``complete`` and ``problem`` (what is damaged, or None).
     """
     file = Mcap(path)
-    catalog = catalog_of(location(file.path), file.max_chunk_bytes)
-    topics: dict[str, Any] = {}
-    schemas: dict[str, str] = {}
-    for topic, info in file.topics().items():
-        channel = catalog.channels_of(topic)[0]
-        kind = catalog.types.get(channel.type_id)
-        table = table_for(
-            topic,
-            channel.encoding,
-            kind.name if kind else "",
-            kind.encoding if kind else "",
-            kind.data if kind else b"",
-            source=f"{base_name(file.path)}:{topic}",
-            format="mcap",
-        )
-        text = describe(table.schema)
-        topics[topic] = {
-            "type": info.type,
-            "encoding": channel.encoding,
-            "messages": info.messages,
-            "table": table.kind,
-            "schema": text,
-        }
-        schemas.setdefault(info.type, text)
-    return {
-        "format": "mcap",
-        "profile": catalog.profile,
-        "library": catalog.library,
-        "messages": sum(catalog.counts.values()),
-        "topics": topics,
-        "schemas": schemas,
-        "time": _time_range(catalog.start_ns, catalog.end_ns),
-        "chunks": sum(piece.kind == "chunk" for piece in catalog.pieces),
-        "indexed": catalog.indexed,
-        "complete": catalog.complete,
-        "problem": catalog.problem or None,
-    }
+    return inspect_catalog(catalog_of(location(file.path), file.max_chunk_bytes), "mcap")
 
 
-def _time_range(start: int | None, end: int | None) -> dict[str, Any] | None:
-    if start is None or end is None:
-        return None
-    return {
-        "start": _iso(start),
-        "end": _iso(end),
-        "start_ns": start,
-        "end_ns": end,
-        "seconds": (end - start) / 1e9,
-    }
-
-
-def _iso(ns: int) -> str | None:
-    """ISO 8601 in UTC with all nine digits; None for a time that no calendar has."""
-    try:
-        whole = datetime.fromtimestamp(ns // 10**9, UTC)
-    except (OverflowError, OSError, ValueError):
-        return None
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 10**9:09d}Z"
+def open_mcap(
+    path: PathLike, *, topic: str | None = None, lateness: Duration = "100ms", max_chunk_bytes: int = CHUNK_LIMIT
+) -> Mcap | McapTopic:
+    """The file, or with `topic` the source of that topic. Raises FormatError naming the topics if it is not one."""
+    file = Mcap(path, max_chunk_bytes=max_chunk_bytes)
+    return file if topic is None else file.topic(topic, lateness=lateness)

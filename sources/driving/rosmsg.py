@@ -32,11 +32,19 @@ _ARROW: dict[str, pa.DataType] = {
     "string": pa.utf8(),
 }
 _SAME = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
+#: std_msgs/Header of ROS 2 and of ROS 1.
+_HEADERS = ("int32 uint32 string", "uint32 uint32 uint32 string")
 #: Types that some writers leave out of the definition.
 _KNOWN: dict[str, tuple[tuple[str, str], ...]] = {
     "builtin_interfaces/msg/Time": (("sec", "int32"), ("nanosec", "uint32")),
     "builtin_interfaces/msg/Duration": (("sec", "int32"), ("nanosec", "uint32")),
 }
+#: The `time` and `duration` of ROS 1.
+_KNOWN_ROS1: dict[str, tuple[tuple[str, str], ...]] = {
+    "builtin_interfaces/msg/Time": (("sec", "uint32"), ("nanosec", "uint32")),
+    "builtin_interfaces/msg/Duration": (("sec", "int32"), ("nanosec", "int32")),
+}
+_IDL = ("ros2idl", "omgidl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +116,10 @@ class MessageTree:
     @property
     def has_stamp(self) -> bool:
         """Whether the message begins with a std_msgs/Header: a stamp of seconds and nanoseconds, and a frame_id."""
+        if not self.root.fields:
+            return False
         name, first = self.root.fields[0]
-        return name == "header" and isinstance(first, Struct) and describe_fields(first) == "int32 uint32 string"
+        return name == "header" and isinstance(first, Struct) and describe_fields(first) in _HEADERS
 
 
 def describe_fields(node: MessageTree | Node) -> str:
@@ -126,36 +136,47 @@ def describe_fields(node: MessageTree | Node) -> str:
 
 
 def parse_definition(name: str, notation: str, definition: bytes) -> MessageTree | None:
-    """The fields of message type `name`, or None if the definition does not describe them."""
+    """The fields of message type `name`, or None if the definition does not describe them.
+
+    `notation` is ``ros2msg``, ``ros1msg``, ``ros2idl`` or ``omgidl``.
+    """
     if len(definition) > _TEXT_LIMIT:
         return None
     from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
     try:
         text = definition.decode("utf-8")
-        found = get_types_from_idl(text) if notation == "ros2idl" else get_types_from_msg(text, name)
+        found = get_types_from_idl(text) if notation in _IDL else get_types_from_msg(text, name)
         types = {key: value[1] for key, value in found.items()}
         # A .msg text begins with the type itself, under a name that the parser may have normalised.
-        root = name if name in types or notation == "ros2idl" else next(iter(types))
-        struct = _Builder(types).struct(root, 0)
+        root = name if name in types or notation in _IDL else next(iter(types))
+        struct = _Builder(types, notation == "ros1msg").struct(root, 0)
     except Exception:  # the parser raises whatever a hostile text makes it raise
         return None
     return MessageTree(name, struct)
 
 
+def takes_space(node: Node) -> bool:
+    """Whether every value of `node` is at least one byte."""
+    return not isinstance(node, Struct) or any(takes_space(item) for _, item in node.fields)
+
+
 class _Builder:
-    def __init__(self, types: dict[str, Any]) -> None:
+    def __init__(self, types: dict[str, Any], ros1: bool) -> None:
         from rosbags.interfaces import Nodetype
 
-        self._types, self._kinds, self._nodes = types, Nodetype, 0
+        self._types, self._kinds, self._nodes, self._ros1 = types, Nodetype, 0, ros1
 
     def struct(self, name: str, depth: int) -> Struct:
         self._count(depth)
         if name not in self._types and name in _KNOWN:
-            return Struct(tuple((field, Value(kind)) for field, kind in _KNOWN[name]))
+            known = _KNOWN_ROS1 if self._ros1 else _KNOWN
+            return Struct(tuple((field, Value(kind)) for field, kind in known[name]))
         fields = tuple((str(field), self.node(what, depth + 1)) for field, what in self._types[name])
         if len({field for field, _ in fields}) != len(fields):
             raise ValueError(f"{name} has two fields of one name")
+        if self._ros1:
+            return Struct(fields)
         # An empty structure is written as one byte (rosidl), which also makes every list item take space.
         return Struct(fields or (("structure_needs_at_least_one_member", Value("uint8")),))
 
@@ -170,11 +191,14 @@ class _Builder:
         if kind == self._kinds.NAME:
             return self.struct(detail, depth + 1)
         item, length = detail
+        inner = self.node(item, depth + 1)
+        if not takes_space(inner):  # any number of such items would fit into no bytes at all
+            raise ValueError("a list of items without fields")
         if kind == self._kinds.ARRAY:
             if not 0 < length <= _LENGTH_LIMIT:
                 raise ValueError(f"an array of {length} items")
-            return FixedList(self.node(item, depth + 1), length)
-        return List(self.node(item, depth + 1))
+            return FixedList(inner, length)
+        return List(inner)
 
     def _count(self, depth: int) -> None:
         self._nodes += 1
