@@ -33,10 +33,10 @@ class Splitter:
         """Yield (recorded ns or None, channel, message) for each message that is whole now. Raises TooLong."""
         held = self._held
         held += data
-        if self._stamped is None and len(held) >= len(MAGIC):
+        if self._stamped is None:
+            if MAGIC.startswith(held):  # it may become one
+                return
             self._stamped = held.startswith(MAGIC)
-        if self._stamped is None and not self._width and b"\n" not in held:
-            return
         if self._stamped:
             yield from self._bodies(HEADER.size)
         elif self._width:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,9 @@ class _Connection:
         from websockets.sync.client import connect
 
         self._line, self._inlet, self._context = line, inlet, context
-        self._socket: Any = connect(line.url, max_size=line.limit, open_timeout=10, close_timeout=1)
+        self._resources = ExitStack()
+        opening = connect(line.url, max_size=line.limit, open_timeout=10, close_timeout=1)
+        self._socket: Any = self._resources.enter_context(opening)
         self._closing = False
         for text in line.greeting:
             self._socket.send(text)
@@ -142,7 +145,7 @@ class _Connection:
 
     def close(self) -> None:
         self._closing = True
-        self._socket.close()
+        self._resources.close()
 
 
 def _websockets() -> Any:

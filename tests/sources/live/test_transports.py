@@ -1,0 +1,311 @@
+"""Feeds over real sockets on loopback: what arrives, and what is told when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import socket
+import threading
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_feeds import beside, follow, free_port, lines_of, tcp_server
+from penstock.pipeline.clock import SyntheticClock
+from penstock.pipeline.context import Context
+from penstock.pipeline.errors import GraphError
+from penstock.sources.live._retry import Retry
+from penstock.sources.live._splitter import Splitter, TooLong
+from penstock.sources.live.arrival import Arrival
+from penstock.sources.live.feed import Live
+from penstock.sources.live.inlet import Inlet
+from penstock.sources.live.json_messages import live_events, live_ndjson
+from penstock.sources.live.raw_messages import RawMessages
+from penstock.sources.live.stamp import pack, split_text, unpack
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
+
+COLUMNS = {"n": "n:int64"}
+
+
+def numbers(table: pa.Table) -> list[int]:
+    return table["n"].to_pylist()
+
+
+def test_lines_over_tcp_in_any_pieces_are_rows_in_order() -> None:
+    stream = b"\n".join(lines_of(300)) + b"\n"
+    pieces = [stream[at : at + 37] for at in range(0, len(stream), 37)]
+    with tcp_server(pieces) as port:
+        table, bad, _ = follow(live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, reconnect="0s"))
+    assert numbers(table) == list(range(300))
+    assert table["seq"].to_pylist() == list(range(300))
+    assert bad == []
+
+
+def test_a_lost_connection_is_made_again_and_the_gap_is_told_once() -> None:
+    first, second = lines_of(10), lines_of(5, start=20)
+    cut = b"\n".join(first) + b'\n{"ts_ns": 1000000000000000010, "n"'
+    with tcp_server([cut], [b"\n".join(second) + b"\n"]) as port:
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, most=16, reconnect="20s")
+        table, bad, _ = follow(spec)
+    assert numbers(table) == [*range(10), *range(20, 25)]
+    gaps = [record for record in bad if record.operation == "live.gap"]
+    assert len(gaps) == 1 and "closed" in gaps[0].error
+    cut_lines = [record for record in bad if record.operation != "live.gap"]  # the piece of a line that came
+    assert len(cut_lines) == 1 and cut_lines[0].data.startswith(b'{"ts_ns": 1000000000000000010')
+    assert table["seq"].to_pylist() == [*range(10), *range(11, 16)]
+
+
+def test_a_line_that_does_not_end_breaks_the_connection_and_not_the_memory() -> None:
+    with tcp_server([b'{"a": "' + b"x" * 100_000]) as port:
+        from penstock.sources.live.tcp import TcpLine
+
+        context = Context("tcp")
+        inlet = Inlet(context.stop)
+        inlet.join()
+        TcpLine("127.0.0.1", port, limit=10_000, patience_ns=0).run(inlet, context)
+        arrivals = inlet.take(100, 1 << 20, 0.1) or []
+    assert [a.event for a in arrivals] == ["connected", "lost: a line of more than 10000 bytes"]
+
+
+def test_nobody_at_the_address_is_one_clear_error() -> None:
+    port = free_port()
+    with pytest.raises(ConnectionError, match=f"no connection to tcp://127.0.0.1:{port}"):
+        follow(live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, reconnect="0s"))
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host:1", "tcp://host", "tcp://:9", "udp://h:99999", "file.ndjson", "tcp://h:1?framing=none"]
+)
+def test_an_address_that_is_none_is_refused_when_the_pipeline_is_built(url: str) -> None:
+    with pytest.raises(GraphError, match=r"address|framing"):
+        Live(url, RawMessages())
+
+
+def test_datagrams_are_messages_and_stamped_ones_keep_their_times() -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    spec = Live(f"udp://127.0.0.1:{port}", RawMessages(), most=4)
+    context = Context("udp")
+    reader = spec.open(context)
+    blocks = reader.blocks()
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.wait(0.05):  # until the socket is bound, datagrams go nowhere
+            for data in (b"plain", pack(b"stamped", 1234, 5678, 9)):
+                sender.sendto(data, ("127.0.0.1", port))
+
+    with beside(send):
+        rows: list[dict[str, Any]] = []
+        for block in blocks:
+            for batch in reader.decode(block).batches:
+                rows += batch.to_pylist()
+        stop.set()
+    reader.close()
+    sender.close()
+    assert len(rows) == 4
+    assert {row["data"] for row in rows} == {b"plain", b"stamped"}
+    for row in rows:
+        assert (row["ts_recv"].value == 1234 and row["channel"] == 9) == (row["data"] == b"stamped")
+
+
+def test_what_does_not_fit_is_counted_and_told() -> None:
+    stop = threading.Event()
+    inlet = Inlet(stop, most=3)
+    inlet.join()
+    assert [inlet.offer(Arrival(n, b"x")) for n in range(5)] == [True, True, True, False, False]
+    assert inlet.overflowed == 2
+    assert [a.recv_ns for a in inlet.take(10, 1 << 20, 0.0) or []] == [0, 1, 2]
+
+
+def test_a_full_inlet_holds_the_sender_back_until_there_is_room() -> None:
+    inlet = Inlet(threading.Event(), most=2)
+    inlet.join()
+    with beside(lambda: [inlet.put(Arrival(n, b"x")) for n in range(20)]):
+        seen: list[int] = []
+        while len(seen) < 20:
+            taken = inlet.take(10, 1 << 20, 1.0) or []
+            assert len(taken) <= 2
+            seen += [a.recv_ns for a in taken]
+    assert seen == list(range(20))
+
+
+def test_a_failing_line_is_raised_after_what_came_before_it() -> None:
+    inlet = Inlet(threading.Event())
+    inlet.join()
+    inlet.put(Arrival(1, b"x"))
+    inlet.leave(OSError("gone"))
+    assert len(inlet.take(10, 100, 0.0) or []) == 1
+    with pytest.raises(OSError, match="gone"):
+        inlet.take(10, 100, 0.0)
+
+
+def posts(port: int, requests: list[tuple[str, dict[str, str], bytes | None]]) -> list[int]:
+    """The answers to POST requests on one connection each, waiting for the server to listen."""
+    answers = []
+    for path, headers, body in requests:
+        for _ in range(400):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                connection.putrequest("POST", path)
+                for name, value in headers.items():
+                    connection.putheader(name, value)
+                if body is not None and "Content-Length" not in headers:
+                    connection.putheader("Content-Length", str(len(body)))
+                connection.endheaders(body)
+                answers.append(connection.getresponse().status)
+                break
+            except ConnectionRefusedError:
+                threading.Event().wait(0.05)
+            finally:
+                connection.close()
+    return answers
+
+
+def test_posts_are_rows_whatever_their_layout_and_wrong_ones_are_refused() -> None:
+    port = free_port()
+    spec = live_events(f"http://127.0.0.1:{port}/gsi", match_id="m", time="t", most=4)
+    pretty = json.dumps({"t": 5, "event": "round", "map": {"name": "de_dust2"}}, indent=2).encode()
+    two = b'{"t": 6, "event": "kill"}\n{"t": 7, "event": "kill"}\n'
+    with beside(lambda: follow(spec)) as outcome:
+        answers = posts(
+            port,
+            [
+                ("/other", {}, b"{}"),
+                ("/gsi", {"Content-Length": str(1 << 30)}, b""),
+                ("/gsi", {}, None),
+                ("/gsi", {"X-Penstock-Recv-Ns": "77"}, pretty),
+                ("/gsi", {"Content-Type": "application/x-ndjson"}, two),
+                ("/gsi", {}, b"not json"),
+            ],
+        )
+    assert answers == [404, 413, 411, 200, 200, 200]
+    table, bad, _ = outcome[0]
+    assert table["type"].to_pylist() == ["round", "kill", "kill"]
+    assert table["ts_event"].cast(pa.int64()).to_pylist() == [5, 6, 7]
+    assert table["ts_recv"].cast(pa.int64()).to_pylist()[0] == 77
+    assert len(bad) == 1 and bad[0].data == b"not json"
+
+
+def websocket_server(handler: Any) -> Any:
+    server = serve(handler, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_a_websocket_that_breaks_is_joined_again_and_the_gap_is_told() -> None:
+    connections: list[int] = []
+
+    def handle(connection: Any) -> None:
+        connections.append(1)
+        if len(connections) == 1:
+            connection.send(lines_of(1)[0].decode())
+            connection.socket.shutdown(socket.SHUT_RDWR)  # no closing handshake: code 1006
+        else:
+            connection.send(lines_of(1, start=7)[0].decode())
+            connection.recv()
+
+    server = websocket_server(handle)
+    port = server.socket.getsockname()[1]
+    table, bad, _ = follow(live_ndjson(f"ws://127.0.0.1:{port}", columns=COLUMNS, most=2, reconnect="20s"))
+    server.shutdown()
+    assert numbers(table) == [0, 7]
+    assert [record.operation for record in bad] == ["live.gap"]
+
+
+def test_a_connection_that_gets_old_is_replaced_before_it_is_closed_and_nothing_is_missed() -> None:
+    everyone: list[Any] = []
+    joined, over = threading.Event(), threading.Event()
+
+    def handle(connection: Any) -> None:
+        everyone.append(connection)
+        joined.set()
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv()
+
+    def send_to_all() -> None:
+        joined.wait(10.0)
+        n = 0
+        while not over.wait(0.005):
+            for connection in list(everyone):
+                with contextlib.suppress(ConnectionClosed):
+                    connection.send(f'{{"ts_ns": {n}, "n": {n}}}')
+            n += 1
+
+    server = websocket_server(handle)
+    url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+    with beside(send_to_all):
+        table, bad, _ = follow(live_ndjson(url, columns=COLUMNS, most=150, rollover="100ms"))
+        over.set()
+    server.shutdown()
+    assert len(everyone) >= 2
+    assert bad == []
+    assert sorted(set(numbers(table))) == list(range(max(numbers(table)) + 1))
+
+
+framed = st.lists(st.binary(max_size=40), max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=framed, width=st.sampled_from(["u16", "u32"]), stamped=st.booleans(), cuts=st.lists(st.integers(1, 9)))
+def test_a_stream_splits_into_the_same_messages_wherever_it_is_cut(
+    messages: list[bytes], width: str, stamped: bool, cuts: list[int]
+) -> None:
+    size = {"u16": 2, "u32": 4}[width]
+    if stamped:
+        stream = b"".join(pack(m, 100 + i, 0, i) for i, m in enumerate(messages))
+    else:
+        stream = b"".join(len(m).to_bytes(size, "big") + m for m in messages)
+    splitter, found, at = Splitter(width, 1000), [], 0
+    for cut in [*cuts, len(stream)]:
+        found += list(splitter.feed(stream[at : at + cut]))
+        at += cut
+    assert [m for _, _, m in found] == messages
+    if stamped:
+        assert [ts for ts, _, _ in found] == [100 + i for i in range(len(messages))]
+        assert [channel for _, channel, _ in found] == list(range(len(messages)))
+    assert splitter.rest == b""
+
+
+@settings(max_examples=100, deadline=None)
+@given(stream=st.binary(max_size=200), width=st.sampled_from(["lines", "u16", "u32"]), cut=st.integers(1, 50))
+def test_any_bytes_are_messages_rest_or_too_long(stream: bytes, width: str, cut: int) -> None:
+    splitter = Splitter(width, 60)
+    total = 0
+    try:
+        for at in range(0, len(stream), cut):
+            total += sum(len(message) for _, _, message in splitter.feed(stream[at : at + cut]))
+    except TooLong:
+        return
+    assert total + len(splitter.rest) <= len(stream)
+    assert len(splitter.rest) <= 60 + 32
+
+
+def test_stamps_are_read_back_and_what_is_none_is_left_alone() -> None:
+    assert unpack(pack(b"data", 12, 34, 5)) == (12, 5, b"data")
+    assert unpack(b"PNSK short") is None
+    assert unpack(pack(b"data", 12, 34)[:-1]) is None
+    assert split_text(b'123 {"a": 1}') == (123, b'{"a": 1}')
+    assert split_text(b'{"a": 1}') is None
+    assert split_text(b"12x4 {}") is None
+    assert split_text(b"9" * 30 + b" {}") is None
+
+
+def test_trying_again_waits_longer_each_time_and_ends_with_patience() -> None:
+    clock = SyntheticClock()
+    context = Context("retry", clock=clock)
+    retry = Retry(context, 10 * 10**9)
+    inlet = Inlet(context.stop)
+    times = [clock.monotonic_ns()]
+    while retry.wait(inlet):
+        times.append(clock.monotonic_ns())
+    pauses = [b - a for a, b in itertools.pairwise(times)]
+    assert pauses[:4] == [100_000_000, 200_000_000, 400_000_000, 800_000_000]
+    assert clock.monotonic_ns() == 10 * 10**9
+    retry.succeeded()
+    assert retry.wait(inlet)
