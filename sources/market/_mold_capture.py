@@ -73,12 +73,23 @@ class _Seen:
 
 
 class FeedCapture:
-    """Walks a capture for the packets of `feed` (MOLD or IEX), to the sorted `ports` where given, else by their content."""
+    """Walks a capture for the packets of `feed` (MOLD or IEX), to the sorted `ports` where given, else by their content.
+
+    `wanted` keeps one of the feeds that IEX sends: 1 is TOPS, 2 is DEEP, 0 is any.
+    """
 
     def __init__(
-        self, framer: PacketFramer, *, feed: int, path: str, ports: Sequence[int], sequence: MoldSequence
+        self,
+        framer: PacketFramer,
+        *,
+        feed: int,
+        path: str,
+        ports: Sequence[int],
+        sequence: MoldSequence,
+        wanted: int = 0,
     ) -> None:
         self._framer, self._feed, self._path, self._sequence = framer, feed, path, sequence
+        self._wanted = wanted
         self._ports = np.array(sorted(set(ports)), np.int64)
         self._seen: deque[_Seen] = deque()
         self._names: list[str] = []
@@ -111,7 +122,7 @@ class FeedCapture:
             n,
             self._feed,
             self._ports.size > 0,
-            0,
+            self._wanted,
             self._ports,
             found.codes,
             found.protocols,

@@ -1,7 +1,7 @@
 """NASDAQ ITCH 5.0 in MoldUDP64, from packet captures: both lines of a feed in one sequence, gaps noticed and told.
 
-    day = sources.MoldItch("nasdaq.pcap.zst", date="2019-01-30", ports=(26477, 26478))
-    ps.read(day).apply(ops.BookFeatures())
+day = sources.MoldItch("nasdaq.pcap.zst", date="2019-01-30", ports=(26477, 26478))
+ps.read(day).apply(ops.BookFeatures())
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from . import _packet_kernels as packets
 from . import _pcap_kernels as kernels
 from ._pcap_format import MOST_INTERFACES, CaptureHeader, interface_of
 
-__all__ = ["PACKETS", "READ", "Packets", "PacketFramer", "Piece", "dissected"]
+__all__ = ["PACKETS", "READ", "PacketFramer", "Packets", "Piece", "dissected"]
 
 #: Bytes of a read buffer, and packets of a piece at most.
 READ = 3 << 19

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._wire_kernels import be32, le32, u16, u32, u64
+from ._wire_kernels import be32, le32, u16, u32
 
 __all__ = [
     "CUT",

@@ -58,9 +58,7 @@ def survey(framer: PacketFramer) -> Survey:
             span = piece.times[: piece.count][sound[: piece.count]]
             if len(span):
                 low, high = int(span.min()), int(span.max())
-                told.times = (
-                    (low, high) if told.times is None else (min(low, told.times[0]), max(high, told.times[1]))
-                )
+                told.times = (low, high) if told.times is None else (min(low, told.times[0]), max(high, told.times[1]))
         kept = found.codes == packets.OK
         key = (found.targets[kept].astype(np.uint64) << np.uint64(32)) | (
             found.target_ports[kept].astype(np.uint64) << np.uint64(16)
