@@ -3,7 +3,7 @@
 The decoder's own threads are used, and a damaged packet then shows some packets late, or only by a picture that never
 comes. So at the first sign of damage decoding starts again from the last restart point with one thread, which names the
 packet: it is bad, what follows up to the next key packet is lost, and there a new decoder begins. Rows are thus the same
-with any number of threads; only a damaged picture that no decoder takes for damaged may be painted differently.
+with any number of threads.
 
 Packets are tagged with their number in place of their pts, so that a picture says which packet it came from.
 """
@@ -17,23 +17,25 @@ from typing import Any
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Position
 from ._video_demux import Demuxer, av_library
-from ._video_format import has_restart, is_leading
+from ._video_format import entry_of, is_leading
 from ._video_packets import number_in
 
 __all__ = ["NO_PICTURE", "Bad", "Lost", "Picture", "Pictures", "State"]
 
 AFTER_DAMAGE = "packets between a damaged one and the next key frame"
 NO_PICTURE = "packets that no picture came of"
+#: A decoder sees at least so many packets before the next one takes over at a key packet.
+RUN_PACKETS = 64
 
 
 @dataclass(slots=True)
 class Sent:
-    """A packet on its way through the decoder."""
+    """A packet on its way through the decoder. `entry`: decoding may begin afresh at it."""
 
     number: int
     pts: int | None
     pos: int | None
-    restart: bool
+    entry: bool
 
 
 @dataclass(slots=True)
@@ -68,10 +70,11 @@ class State:
     """Where decoding stands.
 
     `key` is the packet to start from, `last` the one whose picture came out last (-1: none since), `awaiting` whether
-    the next key packet is looked for.
+    the next key packet is looked for, `start` where the run began that `key` is in.
     """
 
     key: int = 0
+    start: int = 0
     pos: int | None = None
     pts: int | None = None
     last: int = -1
@@ -79,12 +82,13 @@ class State:
     seq: int = 0
 
     def save(self) -> dict[str, Any]:
-        found = {"packet": self.key, "last": self.last, "awaiting": self.awaiting, "seq": self.seq}
+        found = {"packet": self.key, "last": self.last, "awaiting": self.awaiting, "seq": self.seq, "start": self.start}
         return found if self.pos is None else {**found, "pos": self.pos, "pts": self.pts}
 
     def restart_at(self, key: int, pos: int | None = None, pts: int | None = None, *, awaiting: bool = False) -> None:
-        """Go on from packet `key`; nothing of what follows has been given."""
+        """Begin a run at packet `key`; nothing of what follows has been given."""
         self.key, self.pos, self.pts, self.last, self.awaiting = key, pos, pts, -1, awaiting
+        self.start = key
 
     @classmethod
     def load(cls, position: Position, path: str) -> State:
@@ -93,6 +97,7 @@ class State:
             raise FormatError(f"{path}: a position of a video has a count 'last', got {last!r}")
         return cls(
             key=number_in(position, "packet", path),
+            start=number_in(position, "start", path),
             pos=position.get("pos"),
             pts=position.get("pts"),
             last=last,
@@ -151,6 +156,14 @@ class Pictures:
                     continue
                 state.restart_at(number, packet.pos, packet.pts)
                 run = _Run(demuxer, state, self._threads(False), self.conceal)
+            if run is not None and wrong is None and run.ends_before(number, packet):
+                yield from run.end()
+                left = len(run.sent) + run.leading
+                state.restart_at(number, packet.pos, packet.pts)
+                state.seq += left
+                if left:
+                    yield Lost(NO_PICTURE, left)
+                run = _Run(demuxer, state, self._threads(False), self.conceal)
             if run is not None and wrong is None:
                 pictures, wrong = run.decode(number, packet)
                 yield from pictures
@@ -189,7 +202,7 @@ class _Run:
         self.sent: dict[int, Sent] = {}
         self.leading = 0
         self._counts_leading = state.last < 0
-        self._first, self._held = True, list[Any]()
+        self._leads, self._held = False, list[Any]()
         self._decoder = decoder = av.CodecContext.create(self._info.decoder, "r")
         if self._info.extradata:
             decoder.extradata = self._info.extradata
@@ -198,17 +211,30 @@ class _Run:
         decoder.thread_type = "NONE" if threads == 1 else "AUTO"
         decoder.thread_count = threads
 
+    def ends_before(self, number: int, packet: Any) -> bool:
+        """Whether a new decoder should begin at `packet`: runs are short and begin where nothing before them matters.
+
+        What a decoder makes of damage depends on all that it has seen. With runs that do not depend on where reading
+        began, a resumed reading gives the same as one that was never interrupted.
+        """
+        if number - self._state.start < RUN_PACKETS or not packet.is_keyframe:
+            return False
+        return entry_of(bytes(packet), self._info.codec, self._info.sets.length_size) == "closed"
+
     def decode(self, number: int, packet: Any) -> tuple[Iterator[Picture], str | None]:
         """The pictures that are ready, and what is wrong with the packet. Raises _DamageSeen if threads hide which it is."""
         codec, size = self._info.codec, self._info.sets.length_size
-        data = bytes(packet) if codec == "h265" or packet.is_keyframe else b""
-        if self._first and self.sent and is_leading(data, codec, size):
+        data = bytes(packet) if codec == "h265" else b""
+        entry = codec == "h265" and packet.is_keyframe and entry_of(data, codec, size) == "open"
+        if not self.sent and number == self._state.key:
+            self._leads = entry
+        elif self._leads and is_leading(data, codec, size):
             self.leading += self._counts_leading
             return iter(()), None
-        self._first = self._first and not self.sent
-        restart = packet.is_keyframe and has_restart(data, codec, size)
+        else:
+            self._leads = False
         pts = packet.pts
-        self.sent[number] = Sent(number, pts, packet.pos, restart)
+        self.sent[number] = Sent(number, pts, packet.pos, entry)
         packet.pts, packet.dts = number, None
         try:
             self._held += self._decoder.decode(packet)
@@ -218,7 +244,7 @@ class _Run:
             return iter(()), f"{self._info.decoder}: {getattr(error, 'strerror', None) or error}"
         finally:
             packet.pts = pts
-        return iter(()) if self._first else self._shown(-1), None
+        return iter(()) if self._leads else self._shown(-1), None
 
     def end(self, but: int = -1) -> Iterator[Picture]:
         """The pictures that the decoder still holds, without that of packet `but`."""
@@ -245,14 +271,14 @@ class _Run:
                 self._skip_to = -1 if packet.number == self._skip_to else self._skip_to
                 continue
             lost = 0
-            if packet.restart:
+            if packet.entry:
                 before = [number for number in self.sent if number < packet.number]
                 if before and self._threads != 1:
                     raise _DamageSeen
                 for number in before:
                     del self.sent[number]
                 lost, self.leading = len(before) + self.leading, 0
-                state.restart_at(packet.number, packet.pos, packet.pts)
+                state.key, state.pos, state.pts = packet.number, packet.pos, packet.pts
             state.last = packet.number
             state.seq += 1 + lost
             yield Picture(packet, frame, lost)

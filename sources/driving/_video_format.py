@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CODECS", "CONTAINERS", "RAW", "container_of", "has_restart", "is_leading", "nal_types", "start_codes"]
+__all__ = ["CODECS", "CONTAINERS", "RAW", "container_of", "entry_of", "is_leading", "nal_types", "start_codes"]
 
 #: FFmpeg's demuxer by container. It is always named, so that bytes cannot choose a format that opens other files.
 CONTAINERS = {
@@ -106,15 +106,18 @@ def nal_types(data: bytes, codec: str, length_size: int) -> list[int]:
     return [data[at] & 0x1F if codec == "h264" else data[at] >> 1 & 0x3F for at in starts]
 
 
-def has_restart(data: bytes, codec: str, length_size: int) -> bool:
-    """Whether decoding may begin afresh at this key packet and give what decoding from the beginning gives.
+def entry_of(data: bytes, codec: str, length_size: int) -> str:
+    """How decoding may begin afresh at this key packet: ``closed``, ``open`` or ``no``.
 
-    An H.264 picture must be IDR for that; an H.265 one IDR, CRA or BLA (what leads it in display order came before).
+    ``closed``: what follows needs nothing from before (an H.264 or H.265 IDR picture, any key picture of other codecs).
+    ``open``: the same without the pictures that lead it, shown before it and made of what came before (H.265 CRA, BLA).
     """
     if codec not in ("h264", "h265"):
-        return True
-    wanted = (5,) if codec == "h264" else range(16, 22)
-    return any(kind in wanted for kind in nal_types(data, codec, length_size))
+        return "closed"
+    kinds = nal_types(data, codec, length_size)
+    if any(kind in ((5,) if codec == "h264" else (19, 20)) for kind in kinds):
+        return "closed"
+    return "open" if codec == "h265" and any(16 <= kind <= 23 for kind in kinds) else "no"
 
 
 def is_leading(data: bytes, codec: str, length_size: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import penstock.sources.driving._video_decode as video_decode
 import penstock.sources.driving._video_frames as video_frames
 import penstock.sources.driving._video_packets as video_packets
 import pytest
@@ -44,6 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def small_blocks(monkeypatch: pytest.MonkeyPatch, rows: int = 3) -> None:
     monkeypatch.setattr(video_frames, "BLOCK_BYTES", rows * 3 * SIZE[0] * SIZE[1])
     monkeypatch.setattr(video_packets, "_BLOCK_PACKETS", rows)
+    monkeypatch.setattr(video_decode, "RUN_PACKETS", 15)
 
 
 def test_every_packet_of_the_real_dash_camera_is_read(dashcam: Path) -> None:

@@ -42,9 +42,6 @@ def check(path: Path, container: str, *, threads: bool = False) -> None:
         counts.append(found.records)
         if threads and table == "frame":
             again = read_video(Video(path, table=table, container=container, threads=3))
-            if found.bad:  # damage that the decoder does not see may be painted over from whatever it decoded before
-                for row in (*again.rows, *found.rows):
-                    del row["image"]
             assert same_rows(again.rows, found.rows)
             assert again.dropped == found.dropped
             assert [r.place for r in again.bad] == [r.place for r in found.bad]
@@ -83,7 +80,7 @@ def fuzz(originals: dict[str, bytes], folder: Path, cases: int, seed: int) -> No
         path.write_bytes(data)
         container = {"hevc.mp4": "mp4", "mkv": "matroska", "ts": "mpegts", "hevc": "h265"}.get(kind, kind)
         try:
-            check(path, container, threads=case % 16 < 8)
+            check(path, container, threads=case % 16 < 8 and case % 32 < 16)
         except BaseException as error:
             error.add_note(f"case {case} of seed {seed}, {kind}")
             raise
@@ -131,8 +128,10 @@ def test_a_damaged_packet_costs_what_hangs_on_it(tmp_path: Path, kind: str) -> N
 def test_reading_a_damaged_file_goes_on_behind_every_block(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import penstock.sources.driving._video_decode as video_decode
     import penstock.sources.driving._video_frames as video_frames
 
+    monkeypatch.setattr(video_decode, "RUN_PACKETS", 15)
     path = write_video(tmp_path / f"a.{kind}", kind, frames=40, gop=10)
     data = bytearray(path.read_bytes())
     for place in (0.45, 0.6):
