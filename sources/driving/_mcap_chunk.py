@@ -11,6 +11,7 @@ import numpy as np
 from ...pipeline.errors import FormatError, MissingExtraError
 from ...pipeline.memory import BufferPool, Lease
 from ..storage.stored import PathLike, open_stored
+from ..storage.unpack import compression_of
 from ._mcap_format import CHUNK, RECORD_HEAD, ChunkHead
 
 __all__ = ["Loaded", "RecordFile", "chunk_head", "unlz4", "unpack"]
@@ -28,11 +29,20 @@ class Loaded:
 
 
 class RecordFile:
-    """A file or URL that many threads read at once, by offset, into leased memory."""
+    """A file or URL that many threads read at once, by offset, into leased memory.
+
+    One that is compressed as a whole is read from an unpacked copy (see `_mcap_local`); places are in its content.
+    """
 
     def __init__(self, path: PathLike) -> None:
         self._stored = open_stored(path)
         self.path = self._stored.path
+        if compression_of(self._stored.read(0, 8)) != "none":
+            from ._mcap_local import local_file
+
+            self._stored.close()
+            self._copy = local_file(path)
+            self._stored = open_stored(self._copy.path)
         self.size = self._stored.size
 
     def read(self, offset: int, length: int) -> bytes:

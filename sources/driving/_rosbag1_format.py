@@ -1,8 +1,8 @@
 """The records of a ROS 1 bag (format 2.0) as bytes: what is where, with every length checked before it is believed.
 
-A file is ``#ROSBAG V2.0\\n``, a bag header record padded to 4 KiB, chunks each followed by its index records, then
-connection and chunk info records. A record is ``u32 length, header, u32 length, data`` in little endian; a header is fields of
-``u32 length, name=value`` (http://wiki.ros.org/Bags/Format/2.0).
+A file is ``#ROSBAG V2.0`` and a line feed, a bag header record padded to 4 KiB, chunks each followed by its index records,
+then connection and chunk info records. A record is ``u32 length, header, u32 length, data`` in little endian; a header is
+fields of ``u32 length, name=value`` (http://wiki.ros.org/Bags/Format/2.0).
 """
 
 from __future__ import annotations
