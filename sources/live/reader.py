@@ -83,6 +83,8 @@ class LiveReader(SourceReader):
                     if self._left is not None:
                         self._left -= sum(not arrival.event for arrival in arrivals)
                     yield from self._block(self._session.take(arrivals, self._seq))
+                else:
+                    yield from self._block(self._session.idle(clock.now_ns(), self._seq))
                 if ends is not None and clock.monotonic_ns() >= ends:
                     break
             if not self._context.stop.is_set():

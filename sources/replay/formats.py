@@ -11,8 +11,10 @@ import numpy as np
 from ...pipeline.columns import as_numpy
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
+from ...pipeline.memory import BufferPool
 from ..inspect import recognise
 from ..storage.stored import location
+from ..storage.unpack import head_of, open_feed
 from .message import Message, Playable
 
 __all__ = ["playable_of"]
@@ -63,25 +65,37 @@ def _ndjson(path: str, **options: Any) -> Playable:
 
 def _itch(path: str, **options: Any) -> Playable:
     from ..market._itch_format import length_table, midnight_ns
+    from ..market._itch_reader import Framer
     from ..market.itch import Itch
 
     spec = Itch(path, **options)
+    midnight, lengths = midnight_ns(spec.session, spec.timezone), length_table()
+    prefixed = bool(_is_prefixed(path))
 
     def messages() -> Iterator[Message]:
-        reader: Any = spec.open(Context("replay"))
-        midnight, lengths = midnight_ns(spec.session, spec.timezone), length_table()
+        feed = open_feed(path)
         try:
-            for block in reader.blocks():
-                piece = block.payload
-                for at in piece.offsets[: piece.count].tolist():
-                    size = int(lengths[piece.data[at]]) or int.from_bytes(piece.data[at - 2 : at].tobytes(), "big")
-                    data = piece.data[at : at + size].tobytes()
-                    if size >= 11:
+            for _, piece in Framer(feed, prefixed, BufferPool()).pieces():
+                unsound = set(piece.bad[:, 3].tolist())
+                for number, at in enumerate(piece.offsets[: piece.count].tolist()):
+                    size = int(lengths[piece.data[at]])
+                    if not size and prefixed:
+                        size = int.from_bytes(piece.data[at - 2 : at].tobytes(), "big")
+                    if number not in unsound and size >= 11:
+                        data = piece.data[at : at + size].tobytes()
                         yield Message(midnight + int.from_bytes(data[5:11], "big"), data)
         finally:
-            reader.close()
+            feed.close()
 
     return Playable(messages, framing="u16", datagrams=_mold)
+
+
+def _is_prefixed(path: str) -> bool | None:
+    """Whether the messages of an ITCH file have length prefixes."""
+    from ..market._itch_format import detect
+
+    head, _ = head_of(path)
+    return detect(head, whole=len(head) < 1 << 16)
 
 
 def _mold(messages: Iterator[Message]) -> Iterator[Message]:

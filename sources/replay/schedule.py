@@ -18,7 +18,7 @@ from ...pipeline.clock import Clock
 __all__ = ["Pacing", "Schedule"]
 
 #: The last stretch before a message is due is waited for in short steps: a sleep ends up to a millisecond late.
-_CLOSE_NS = 1_000_000
+_CLOSE_NS, _STEP_NS = 1_000_000, 20_000
 _BIN_NS, _BINS = 10_000, 20_000
 
 
@@ -82,7 +82,7 @@ class Schedule:
         if not self._speed:
             return self._stop.is_set()
         while (ahead := due - self._clock.monotonic_ns()) > 0:
-            if self._clock.wait_ns(ahead - _CLOSE_NS if ahead > _CLOSE_NS else 0, self._stop):
+            if self._clock.wait_ns(max(ahead - _CLOSE_NS, min(ahead, _STEP_NS)), self._stop):
                 return True
         return self._stop.is_set()
 
