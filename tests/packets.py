@@ -1,11 +1,18 @@
-"""Captures, packets and feeds written from their specifications, field by field."""
+"""Captures, packets and feeds written from their specifications, field by field; and all that a source makes of them."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from penstock.pipeline.context import BadRecord, Context
+from penstock.pipeline.source import SourceSpec
 
 __all__ = [
+    "Reading",
     "block",
     "ethernet",
     "iex",
@@ -15,6 +22,7 @@ __all__ = [
     "packet_block",
     "pcap",
     "pcapng",
+    "read",
     "record",
     "section",
     "simple_block",
@@ -137,3 +145,51 @@ def iex(
     """An IEX-TP segment."""
     body = b"".join(struct.pack("<H", len(m)) + m for m in messages)
     return struct.pack("<BBHIIHHqqq", 1, 0, protocol, channel, session, len(body), len(messages), 0, first, sent) + body
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a source gave: its rows, bad records, drops by reason, records, and the position behind each block."""
+
+    table: pa.Table
+    bad: list[BadRecord]
+    dropped: dict[str, int]
+    records: int
+    positions: list[Any]
+
+    def rows(self, *names: str) -> list[Any]:
+        """The values of the named columns row by row (times as ns); of one column alone if one is named."""
+        columns = []
+        for name in names:
+            column = self.table[name]
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.int64())
+            columns.append(column.to_pylist())
+        return columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+
+
+def read(spec: SourceSpec, position: Any = None) -> Reading:
+    """Read `spec` to its end, from `position` on; checks that positions and batches fit together."""
+    reader = spec.open(Context("read"), None, position)
+    batches: list[pa.RecordBatch] = []
+    bad: list[BadRecord] = []
+    dropped: dict[str, int] = {}
+    positions, first, records = [], None, 0
+    for block in reader.blocks():
+        first = block.first_seq if first is None else first
+        assert block.first_seq == first + records
+        records += block.records
+        positions.append(block.after)
+        decoded = reader.decode(block)
+        for batch in decoded.batches:
+            batch.validate(full=True)
+            assert batch.schema == spec.schema
+        batches += decoded.batches
+        bad += decoded.bad
+        for why, count in decoded.dropped.items():
+            dropped[why] = dropped.get(why, 0) + count
+    reader.close()
+    table = pa.Table.from_batches(batches, spec.schema)
+    numbers = table["seq"].to_pylist()
+    assert numbers == sorted(set(numbers))
+    return Reading(table, bad, dropped, records, positions)

@@ -96,7 +96,7 @@ def find_headers(
     """The headers of the packets of `feed` (MOLD or IEX) among those that are read; returns how many.
 
     `codes` becomes `other` for the rest: where `certain`, packets to one of the sorted `ports` are of the feed, and those
-    that do not fit it `unsound`. `wanted` keeps IEX's TOPS (1), DEEP (2) or both (0). `packets` gets the number of the packet,
+    that do not fit it `unsound`. `wanted` keeps IEX's TOPS (1), DEEP (2) or both (0). `packets` gets the packet's number,
     `keys` two numbers that name the session, `seqs` (-1 where the number does not fit 63 bits) and `counts` what it says.
     """
     found = 0

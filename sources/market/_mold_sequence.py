@@ -83,7 +83,7 @@ class MoldSequence:
         return number
 
     def feed(self, sessions: Any, seqs: Any, counts: Any, times: Any = None) -> Ordered:
-        """Take packets in the order of arrival: arrays (or lists) of session numbers, sequence numbers, counts, arrival ns."""
+        """Take packets in the order of arrival: session numbers, sequence numbers, counts, and arrivals in ns."""
         numbers = np.ascontiguousarray(seqs, np.int64)
         which, many = np.ascontiguousarray(sessions, np.int64), np.ascontiguousarray(counts, np.int64)
         when = np.zeros(len(numbers), np.int64) if times is None else np.ascontiguousarray(times, np.int64)

@@ -44,8 +44,8 @@ class MoldItch(SourceSpec):
     packet until `reorder` further packets have come, or until `wait` has passed between captures (``"5ms"``; None: no such
     limit); it is then one bad record (``mold.sequence``) that says which messages are missing, they are counted as dropped
     (``lost before the capture: messages missing``), and the next row is marked. `first` is the sequence number at which the
-    session is known to begin, to count what is missing before the first packet. A packet whose number is more than a million away
-    is a bad record if the feed goes on without it.
+    session is known to begin, to count what is missing before the first packet. A packet whose number is more than a
+    million away is a bad record if the feed goes on without it.
 
     Resuming reads the capture from its beginning, without decoding. Raises GraphError for wrong arguments; `open` raises
     FormatError if the file is no capture. Spec: MoldUDP64 1.0; schema: formats, section 6, item 1.

@@ -65,7 +65,7 @@ def _network(data: Any, at: Any, end: Any, link: Any) -> Any:
         return 0x0800, at, 0
     if link == _IPV6:
         return 0x86DD, at, 0
-    if link == _NULL or link == _LOOP:
+    if link in (_NULL, _LOOP):
         if at + 4 > end:
             return -1, at, 0
         family = min(np.int64(le32(data, at)), np.int64(be32(data, at)))
@@ -95,18 +95,7 @@ def _network(data: Any, at: Any, end: Any, link: Any) -> Any:
 
 @kernel
 def _known(link: Any) -> Any:
-    return (
-        link == _ETHERNET
-        or link == _NULL
-        or link == _LOOP
-        or link == _RAW
-        or link == 12
-        or link == 14
-        or link == _SLL
-        or link == _SLL2
-        or link == _IPV4
-        or link == _IPV6
-    )
+    return link in (_NULL, _ETHERNET, 12, 14, _RAW, _LOOP, _SLL, _SLL2, _IPV4, _IPV6)
 
 
 @kernel

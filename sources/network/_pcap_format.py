@@ -1,4 +1,4 @@
-"""What captures are made of: the headers of pcap and pcapng files, the schema of their packets, and why some are left out."""
+"""What captures are made of: the headers of pcap and pcapng files, and the schema of their packets."""
 
 from __future__ import annotations
 

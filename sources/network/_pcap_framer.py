@@ -242,8 +242,6 @@ class PacketFramer:
         self._room = (
             min(max(READ, len(tail) * 2), kernels.LONGEST_BLOCK + READ) if grow else max(READ, len(tail) + READ // 2)
         )
-        if not grow and len(tail) < READ // 2:
-            self._room = READ
         self._take(tail)
 
     def _take(self, tail: bytes) -> None:

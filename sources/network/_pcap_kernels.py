@@ -40,7 +40,7 @@ PAD = 64
 LOOKAHEAD = 1 << 16
 #: The longest packet that libpcap takes, and the longest pcapng block of any kind that is read.
 LONGEST_PACKET = 1 << 18
-LONGEST_BLOCK = 1 << 24
+LONGEST_BLOCK = 1 << 22
 #: Bytes that are there before something is called bad, unless the file ends.
 _NEED = LOOKAHEAD + 2 * LONGEST_PACKET
 #: Seconds that a packet behind damage may be away from the one before.
@@ -283,7 +283,7 @@ def frame_pcapng(
 
     `interfaces` has a row (link type, longest packet, binary, exponent, offset in s) for each of the `described` ones.
     Stops at a section header or interface description (whole, ``state[BLOCK]`` bytes), which the caller reads, and asks for
-    a longer buffer (GROW) where a block does not fit. `others` counts the blocks of the first 16 types that are stepped over.
+    a longer buffer (GROW) where a block does not fit. `others` counts the blocks that are stepped over, by type up to 15.
     """
     at = state[POSITION]
     big = state[BIG]
@@ -314,7 +314,7 @@ def frame_pcapng(
             status = INTERFACE if kind == _IDB else SECTION
             break
         number = state[PACKETS]
-        if kind == _EPB or kind == _PB:
+        if kind in (_EPB, _PB):
             if length < 32:
                 _put_bad(bad, state, sizes, HEADER, at, length)
                 at += length

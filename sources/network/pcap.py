@@ -89,8 +89,9 @@ class Pcap(SourceSpec):
     @property
     def block_bound(self) -> int:
         from ._pcap_framer import PACKETS, READ
+        from ._pcap_kernels import LONGEST_BLOCK
 
-        return (2 * READ + PACKETS * 100) * 3 // 2
+        return 2 * (READ + LONGEST_BLOCK + PACKETS * 100)
 
 
 def examine(path: PathLike) -> tuple[CaptureHeader, str]:
