@@ -127,6 +127,10 @@ class FrameResolver:
         """Bytes that wait for the rest of their event."""
         return len(self._held)
 
+    def forget_held(self) -> None:
+        """Drop the bytes that wait for the rest of their event: they turned out to be none."""
+        self._held = self._held[:0]
+
     def feed(self, data: bytes | memoryview | npt.NDArray[np.uint8], *, final: bool = False) -> Iterator[Resolved]:
         """Take the next bytes; `final` says that none follow, and makes every frame final.
 

@@ -62,7 +62,7 @@ class SlippiTailReader(SourceReader):
         self._file: Stored = open_stored(path)
         self._rows: Rows | None = None
         self._index = 0
-        self._grown = context.clock.monotonic_ns()
+        self._grown, self._seen = context.clock.monotonic_ns(), 0
 
     def blocks(self) -> Iterator[Block]:
         if self._position.get("done"):
@@ -88,6 +88,9 @@ class SlippiTailReader(SourceReader):
             final = shrunk or mark is not None
             if mark is not None:
                 data = data[: max(0, mark - offset)]
+                if mark < offset:
+                    resolver.forget_held()
+                    offset = mark
             offset += len(data)
             parts = list(resolver.feed(data, final=final)) if len(data) or final else []
             if self._rows is None and (parts or final):
@@ -131,16 +134,21 @@ class SlippiTailReader(SourceReader):
     def _read(self, offset: int, buffer: Any) -> tuple[Any, bool]:
         """What is there from `offset` on, and whether the file is shorter than that."""
         count = self._file.read_into(offset, memoryview(buffer))
+        if offset + count > self._seen:
+            self._seen, self._grown = offset + count, self._context.clock.monotonic_ns()
         if count:
-            self._grown = self._context.clock.monotonic_ns()
             return buffer[:count], False
         return buffer[:0], Path(self._path).stat().st_size < offset
+
+    def _peek(self, offset: int, size: int) -> bytes:
+        """Bytes at `offset`, those that came after opening too."""
+        view = memoryview(bytearray(size))
+        return bytes(view[: self._file.read_into(offset, view)])
 
     def _mark(self, resolver: FrameResolver, offset: int, data: Any) -> int | None:
         """Where the metadata begins, if what is not taken yet begins with it or holds it behind the last event."""
         waiting = offset - resolver.held
-        text = self._file.read(waiting, len(_MARK)) if resolver.held and not len(data) else b""
-        if text == _MARK:
+        if self._peek(waiting, len(_MARK) + 1) == _MARK + b"{":
             return waiting
         found = data.tobytes().find(_MARK + b"{") if len(data) else -1
         return offset + found if found >= 0 else None
@@ -158,13 +166,11 @@ class SlippiTailReader(SourceReader):
 
     def _recorded_start(self) -> int | None:
         """``startAt``, if the metadata is there already."""
-        head = self._file.read(0, 16)
+        head = self._peek(0, 16)
         container = parse_container(head, self._path)
         if container.length is None:
             return None
-        view = memoryview(bytearray(_READ))
-        count = self._file.read_into(container.start + container.length, view)
-        metadata, _, _ = parse_metadata(bytes(view[:count]))
+        metadata, _, _ = parse_metadata(self._peek(container.start + container.length, _READ))
         return start_ns((metadata or {}).get("startAt"))
 
     def _give_up(self, opening: Opening, resolver: FrameResolver) -> Iterator[Block]:
