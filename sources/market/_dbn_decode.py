@@ -47,15 +47,14 @@ class Decoder:
         self._wanted[sorted(SCHEMAS[schema])] = True
         self._sides = side_table()
         self._one_pass = self._family == "mbo" and not metadata.ts_out
-        self._written = pa.schema(
-            [f for f in self.schema if f.name not in {c.name for c in self._columns if c.kind in ("zero", "text", "levels")}]
-        )
+        zeros = {column.name for column in self._columns if column.kind == "zero"}
+        self._written = [name for name in self.schema.names if name not in zeros]
 
     def decode(
         self, piece: Piece, first_seq: int, pool: BufferPool
     ) -> tuple[Sequence[pa.RecordBatch], npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """Batches, the numbers (in the block) of records that cannot be, and how many were of other types, by type."""
-        block = ColumnBlock(pool, self._written, piece.count)
+        block = ColumnBlock(pool, self.schema, piece.count)
         counts, odd = np.zeros(256, np.int64), np.empty(piece.count, np.uint32)
         columns: dict[str, pa.Array] = {}
         valid: dict[str, npt.NDArray[np.bool_]] = {}
@@ -81,14 +80,14 @@ class Decoder:
         valid: dict[str, npt.NDArray[np.bool_]],
     ) -> tuple[int, int, pa.Array]:
         priced, found = np.empty(piece.count, np.bool_), np.zeros(4, np.int64)
-        written: Any = [block[name] for name in self._written.names]
+        written: Any = [block[name] for name in self._written]
         orders: Any = kernels.orders
         orders(
             piece.data,
             piece.offsets,
             piece.count,
             self._wanted,
-            first_seq,
+            np.uint64(first_seq),
             self._sides,
             *piece.symbols.arrays,
             *written,
@@ -137,15 +136,18 @@ class Decoder:
             text = "err" if self._family == "error" else "msg"
             block["code"][:rows] = [_code(self._family, value) for value in made[text].to_pylist()]
         symbols = piece.symbols.dictionary
-        missing = kernels.lookup(
-            block["instrument_id"], block["ts_recv"], rows, *piece.symbols.arrays, block["symbol"]
-        )
+        missing = kernels.lookup(block["instrument_id"], block["ts_recv"], rows, *piece.symbols.arrays, block["symbol"])
         if missing:
             symbols = piece.symbols.name_rest(block["symbol"][:rows], block["instrument_id"][:rows])
         return rows, wrong, symbols
 
     def _number(
-        self, column: Column, data: npt.NDArray[np.uint8], chosen: npt.NDArray[np.uint32], rows: int, out: npt.NDArray[Any]
+        self,
+        column: Column,
+        data: npt.NDArray[np.uint8],
+        chosen: npt.NDArray[np.uint32],
+        rows: int,
+        out: npt.NDArray[Any],
     ) -> npt.NDArray[np.bool_] | None:
         """Fill a column; gives where it has values, for prices and times."""
         fields: Any = self._layout.fields
@@ -168,9 +170,7 @@ class Decoder:
             return out[:rows] != UNDEF_PRICE
         return out[:rows] >= 0 if column.kind == "time" else None
 
-    def _text(
-        self, column: Column, data: npt.NDArray[np.uint8], chosen: npt.NDArray[np.uint32], rows: int
-    ) -> pa.Array:
+    def _text(self, column: Column, data: npt.NDArray[np.uint8], chosen: npt.NDArray[np.uint32], rows: int) -> pa.Array:
         fields: Any = self._layout.fields
         ends = np.zeros(rows + 1, np.int32)
         if column.field not in fields:
@@ -214,7 +214,9 @@ class Decoder:
         names = self._layout.names or ()
         if "side" in names and self._sides[int(record["side"])] == 2:
             return f"the side is {chr(int(record['side']))!r}, not A, B or N"
-        return f"the event time {int(record['ts_event'])} is not one that an int64 of ns holds, and nothing else tells it"
+        return (
+            f"the event time {int(record['ts_event'])} is not one that an int64 of ns holds, and nothing else tells it"
+        )
 
 
 def _place(fields: Any, name: str) -> int:
@@ -224,7 +226,11 @@ def _place(fields: Any, name: str) -> int:
 def _code(family: str, text: str) -> int:
     """The code that version 2 gave to what an error or system message of version 1 says."""
     if family == "error":
-        whole = {"User or API key deactivated": 2, "User has reached their open connection limit": 3, "Internal error": 6}
+        whole = {
+            "User or API key deactivated": 2,
+            "User has reached their open connection limit": 3,
+            "Internal error": 6,
+        }
         begins = {"Failed to resolve symbol": 4, "Slow client detected for ": 7}
         return whole.get(text) or next((code for start, code in begins.items() if text.startswith(start)), 255)
     if text == "Heartbeat":

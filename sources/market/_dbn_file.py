@@ -39,8 +39,10 @@ def has_header(head: bytes) -> bool:
     length = int.from_bytes(head[4:8], "little")
     name = head[8:24].rstrip(b"\0")
     schema = int.from_bytes(head[24:26], "little")
-    return 100 <= length <= MOST_METADATA and all(32 < byte < 127 for byte in name) and (
-        schema == 0xFFFF or schema < 2 * len(SCHEMA_CODES)
+    return (
+        100 <= length <= MOST_METADATA
+        and all(32 < byte < 127 for byte in name)
+        and (schema == 0xFFFF or schema < 2 * len(SCHEMA_CODES))
     )
 
 

@@ -17,9 +17,30 @@ from numba.extending import intrinsic
 from ...pipeline.jit import kernel
 
 __all__ = [
-    *("BAD", "CUT", "FULL", "LOOKAHEAD", "LOST", "MAPPED", "MAPPING", "MAPPING_NOW", "MORE", "POSITION", "RECORDS", "ROWS"),
-    *("WRONG_LENGTH", "build_slots", "frame", "lookup", "orders", "select", "survey", "take", "take4", "take8", "text_sizes"),
-    *("texts", "times"),
+    "BAD",
+    "CUT",
+    "FULL",
+    "LOOKAHEAD",
+    "LOST",
+    "MAPPED",
+    "MAPPING_NOW",
+    "MORE",
+    "POSITION",
+    "RECORDS",
+    "ROWS",
+    "WRONG_LENGTH",
+    "build_slots",
+    "frame",
+    "lookup",
+    "orders",
+    "select",
+    "survey",
+    "take",
+    "take4",
+    "take8",
+    "text_sizes",
+    "texts",
+    "times",
 ]
 
 #: Bytes that decide where records go on after damage.
@@ -33,6 +54,10 @@ POSITION, RECORDS, BAD, ROWS, MAPPED = 0, 1, 2, 3, 4
 
 _SYMBOL_MAPPING = 0x16
 _HEADER = 16
+#: Symbols that were found lately are kept by some bits of their id: where ids alternate, a look-up in a table has branches
+#: that are guessed wrong, and a call with arrays for each record costs more than all its columns.
+_RECENT = 1024
+_MIX = np.uint64(0x9E3779B1)
 _NO_PRICE = (1 << 63) - 1
 
 
@@ -50,7 +75,9 @@ def _little_endian(result: Any) -> Any:
     return intrinsic(load)
 
 
-_u16, _u32, _i32, _i64 = (_little_endian(kind) for kind in (types.uint16, types.uint32, types.int32, types.int64))
+_u8, _u16, _u32, _i32, _i64 = (
+    _little_endian(kind) for kind in (types.uint8, types.uint16, types.uint32, types.int32, types.int64)
+)
 
 
 @kernel
@@ -202,32 +229,32 @@ def survey(data: Any, offsets: Any, count: Any, counts: Any, span: Any) -> None:
 @kernel
 def build_slots(instruments: Any, slots: Any) -> None:
     """An open-addressing table: where the rows of each instrument begin. `instruments` is sorted."""
-    mask = np.uint32(len(slots) - 1)
+    mask = np.uint64(len(slots) - 1)
     for row in range(len(instruments)):
         if row and instruments[row] == instruments[row - 1]:
             continue
-        slot = (instruments[row] * np.uint32(0x9E3779B1)) & mask
+        slot = (np.uint64(instruments[row]) * _MIX) & mask
         while slots[slot] >= 0:
-            slot = (slot + np.uint32(1)) & mask
+            slot = (slot + np.uint64(1)) & mask
         slots[slot] = row
 
 
 @kernel
 def _find(instrument: Any, time: Any, instruments: Any, begins: Any, ends: Any, slots: Any) -> Any:
     """The row of the interval that holds `time`, or -1."""
-    mask = np.uint32(len(slots) - 1)
-    slot = (instrument * np.uint32(0x9E3779B1)) & mask
-    row = slots[slot]
-    while row >= 0 and instruments[row] != instrument:
-        slot = (slot + np.uint32(1)) & mask
-        row = slots[slot]
-    if row < 0:
-        return -1
-    while row < len(instruments) and instruments[row] == instrument:
-        if begins[row] <= time and time < ends[row]:
-            return row
-        row += 1
-    return -1
+    mask = np.uint64(len(slots) - 1)
+    slot = (np.uint64(instrument) * _MIX) & mask
+    first = slots[slot]
+    while first >= 0 and instruments[np.uint64(first)] != instrument:
+        slot = (slot + np.uint64(1)) & mask
+        first = slots[slot]
+    if first >= 0:
+        for row in range(first, len(instruments)):
+            if instruments[row] != instrument:
+                break
+            if begins[row] <= time and time < ends[row]:
+                return np.int64(row)
+    return np.int64(-1)
 
 
 @kernel
@@ -236,10 +263,19 @@ def lookup(
 ) -> Any:
     """Symbol indices of rows, -1 where there is none; gives how many have none."""
     missing = 0
+    known, since, until, found = (
+        np.zeros(_RECENT, np.uint32), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int32)
+    )  # fmt: skip
     for i in range(rows):
-        row = _find(ids[i], index_times[i], instruments, begins, ends, slots)
-        symbol[i] = names[row] if row >= 0 else -1
-        missing += row < 0
+        instrument, time = ids[i], index_times[i]
+        place = ((np.uint64(instrument) * _MIX) >> np.uint64(22)) & np.uint64(_RECENT - 1)
+        if known[place] != instrument or time < since[place] or time >= until[place]:
+            at = _find(instrument, time, instruments, begins, ends, slots)
+            known[place] = instrument
+            since[place], until[place] = (begins[at], ends[at]) if at >= 0 else (time, time + 1)
+            found[place] = names[at] if at >= 0 else -1
+        symbol[i] = found[place]
+        missing += found[place] < 0
     return missing
 
 
@@ -257,55 +293,57 @@ def orders(
     flags: Any, instrument_id: Any, publisher_id: Any, channel_id: Any, ts_in_delta: Any, sequence: Any,
     valid: Any, odd: Any, counts: Any, found: Any,
 ) -> None:  # fmt: skip
-    """Order records to ``market.l3``: one pass that writes every column. `found`: rows, odd ones, prices, symbols missing."""
-    row = 0
-    wrong = 0
-    no_price = 0
-    no_symbol = 0
-    last, since, until, name = np.uint32(0), np.int64(0), np.int64(0), np.int32(-1)
-    for i in range(count):
+    """Order records to ``market.l3``: one pass that writes every column. `found`: rows, odd ones, prices, symbols missing.
+
+    Indices are unsigned, so that no access has to ask whether it counts from the end.
+    """
+    row, one = np.uint64(0), np.uint64(1)
+    known, since, until, found_names = (
+        np.zeros(_RECENT, np.uint32), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int32)
+    )  # fmt: skip
+    wrong, no_price, no_symbol = np.uint64(0), np.uint64(0), np.uint64(0)
+    for i in range(np.uint64(count)):
         at = np.int64(offsets[i])
         if at == 0xFFFFFFFF:
             continue
-        kind = data[at + 1]
+        kind = _u8(data, at + 1)
         if not wanted[kind]:
             counts[kind] += 1
             continue
         event, recv = _time(_i64(data, at + 8), _i64(data, at + 40))
-        way = sides[data[at + 39]]
+        way = sides[_u8(data, at + 39)]
         if event < 0 or recv < 0 or way == 2:
             odd[wrong] = i
-            wrong += 1
+            wrong += one
             continue
         instrument = _u32(data, at + 4)
-        if instrument != last or recv < since or recv >= until:
-            place = _find(instrument, recv, instruments, begins, ends, slots)
-            last = instrument
-            if place >= 0:
-                since, until, name = begins[place], ends[place], names[place]
-            else:
-                since, until, name = recv, recv + 1, np.int32(-1)
-        no_symbol += name < 0
+        place = ((np.uint64(instrument) * _MIX) >> np.uint64(22)) & np.uint64(_RECENT - 1)
+        if known[place] != instrument or recv < since[place] or recv >= until[place]:
+            there = _find(instrument, recv, instruments, begins, ends, slots)
+            known[place] = instrument
+            since[place], until[place] = (begins[there], ends[there]) if there >= 0 else (recv, recv + 1)
+            found_names[place] = names[there] if there >= 0 else -1
+        name = found_names[place]
+        no_symbol += np.uint64(name < 0)
         amount = _i64(data, at + 24)
-        has = amount != _NO_PRICE
-        no_price += not has
+        no_price += np.uint64(amount == _NO_PRICE)
         ts_event[row] = event
         ts_recv[row] = recv
-        seq[row] = first_seq + np.uint64(i)
+        seq[row] = first_seq + i
         symbol[row] = name
-        msg_type[row] = data[at + 38]
+        msg_type[row] = _u8(data, at + 38)
         side[row] = way
         order_id[row] = _i64(data, at + 16)
         price[row] = amount
+        valid[row] = amount != _NO_PRICE
         size[row] = _u32(data, at + 32)
-        flags[row] = data[at + 36]
+        flags[row] = _u8(data, at + 36)
         instrument_id[row] = instrument
         publisher_id[row] = _u16(data, at + 2)
-        channel_id[row] = data[at + 37]
+        channel_id[row] = _u8(data, at + 37)
         ts_in_delta[row] = _i32(data, at + 48)
         sequence[row] = _u32(data, at + 52)
-        valid[row] = has
-        row += 1
+        row += one
     found[0] = row
     found[1] = wrong
     found[2] = no_price

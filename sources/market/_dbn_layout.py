@@ -118,12 +118,34 @@ _OLDER: dict[tuple[str, int], str] = {
 
 #: Fields that are fixed-point numbers of 1e-9, where the greatest int64 says "none".
 PRICES = frozenset(
-    "price open high low close min_price_increment display_factor high_limit_price low_limit_price max_price_variation "
-    "unit_of_measure_qty min_price_increment_amount price_ratio strike_price leg_price leg_delta ref_price "
-    "cont_book_clr_price auct_interest_clr_price ssr_filling_price ind_match_price upper_collar lower_collar".split()
+    [
+        "price",
+        "open",
+        "high",
+        "low",
+        "close",
+        "min_price_increment",
+        "display_factor",
+        "high_limit_price",
+        "low_limit_price",
+        "max_price_variation",
+        "unit_of_measure_qty",
+        "min_price_increment_amount",
+        "price_ratio",
+        "strike_price",
+        "leg_price",
+        "leg_delta",
+        "ref_price",
+        "cont_book_clr_price",
+        "auct_interest_clr_price",
+        "ssr_filling_price",
+        "ind_match_price",
+        "upper_collar",
+        "lower_collar",
+    ]
 ) | {f"{side}_px_{level:02}" for side in ("bid", "ask") for level in range(10)}
 #: Fields that are ns since 1970, where the greatest uint64 says "none".
-TIMES = frozenset("expiration activation auction_time ts_ref start_ts end_ts ts_out".split())
+TIMES = frozenset(["expiration", "activation", "auction_time", "ts_ref", "start_ts", "end_ts", "ts_out"])
 
 #: Record types by family.
 _RTYPES: dict[int, tuple[str, str]] = {

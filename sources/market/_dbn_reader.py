@@ -1,4 +1,4 @@
-"""Framing and decoding of an open DBN file: one pass that finds records and symbol mappings, then blocks that decode anywhere.
+"""Framing and decoding of an open DBN file: one pass finds records and symbol mappings, then blocks decode anywhere.
 
 A read buffer of `READ` bytes is framed in place; what is left of a record at its end moves to the next buffer. Buffers,
 offsets and decoded columns all come from the pool, so memory is flat however long the file is. A symbol mapping met among

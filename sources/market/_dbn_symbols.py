@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def _disjoint(intervals: Sequence[Interval]) -> Sequence[Interval]:
     if len(intervals) == 1:
         return intervals
     ordered = sorted(intervals, key=lambda interval: interval[:2])
-    if all(left[1] <= right[0] for left, right in zip(ordered, ordered[1:], strict=False)):
+    if all(left[1] <= right[0] for left, right in itertools.pairwise(ordered)):
         return ordered
     found: list[Interval] = []
     for new in intervals:

@@ -104,15 +104,24 @@ def _shared(family: str) -> list[Column]:
     merged = not numbered
     counts = [
         Column(f"{way}_{'pb' if merged else 'ct'}", kind, "number", f"{way}_{'pb' if merged else 'ct'}_00")
-        for way, kind in (("bid", pa.uint16() if merged else pa.uint32()), ("ask", pa.uint16() if merged else pa.uint32()))
+        for way, kind in (
+            ("bid", pa.uint16() if merged else pa.uint32()),
+            ("ask", pa.uint16() if merged else pa.uint32()),
+        )
     ]
     acted = [action] if family in ("mbp-1", "cmbp-1") else []
     return [*quote, update, *counts, price, size, side, *acted, flags]
 
 
 _NUMBERS: dict[str, pa.DataType] = {
-    **{"|u1": pa.uint8(), "|i1": pa.int8(), "<u2": pa.uint16(), "<i2": pa.int16(), "<u4": pa.uint32()},
-    **{"<i4": pa.int32(), "<u8": pa.uint64(), "<i8": pa.int64()},
+    "|u1": pa.uint8(),
+    "|i1": pa.int8(),
+    "<u2": pa.uint16(),
+    "<i2": pa.int16(),
+    "<u4": pa.uint32(),
+    "<i4": pa.int32(),
+    "<u8": pa.uint64(),
+    "<i8": pa.int64(),
 }
 #: What version 3 has where older records have nothing, if not 0 (or none, for prices and times).
 _DEFAULTS = {"leg_side": 78, "code": 255, "is_last": 255, "stype_in": 255, "stype_out": 255}

@@ -48,17 +48,17 @@ class Dbn(SourceSpec):
         For a fragment only: the version (1 to 3) of the file it was cut from, and whether its records end in the time at
         which they were sent.
 
-    Records of other types are counted as dropped, ``not in mbo: system``. Older records come out in the columns of version 3.
-    Prices are int64 of 1e-9, null where undefined; times likewise. `ts_event` is that of the record's header and `ts_recv`
-    the capture server's; where one is undefined, it is the other. `seq` is the number of the record among all in the file.
-    `symbol` is what the header maps the instrument to on that day (UTC, by `ts_recv`), in a live capture what the last
+    Records of other types are counted as dropped, ``not in mbo: system``. Older records come out in the columns of
+    version 3. Prices are int64 of 1e-9, null where undefined; times likewise. `ts_event` is that of the record's header
+    and `ts_recv` the capture server's; where one is undefined, it is the other. `seq` is the number of the record among
+    all in the file. `symbol` is what the header maps the instrument to on that day (UTC, by `ts_recv`), in a live capture what the last
     symbol mapping record said, else ``?<instrument_id>``. Letters are ASCII codes; `side` is 1 for bid, -1 for ask, 0 for
     none. `mbo` gives ``market.l3`` with the action as `msg_type` and DBN's own flag bits, `trades` ``market.trade``,
     schemas with one level ``market.bbo`` with the trade's columns behind, `mbp-10` `levels`: ten structs a row.
 
-    A record of a wrong length, bytes between records, a cut last record, a side that is none, and a time beyond the year 2262
-    are bad records with their offset (in the unpacked content). Raises GraphError for wrong arguments; `schema` and `open`
-    raise FormatError for an empty file, one of another format, or one that needs an argument.
+    A record of a wrong length, bytes between records, a cut last record, a side that is none, and a time beyond the year
+    2262 are bad records with their offset (in the unpacked content). Raises GraphError for wrong arguments; `schema` and
+    `open` raise FormatError for an empty file, one of another format, or one that needs an argument.
     Spec: databento/dbn; schema: formats, section 6, item 4.
     """
 
