@@ -111,10 +111,10 @@ class BookSync:
 
     def snapshot(self, last_id: int) -> Verdict:
         """A snapshot taken at `last_id` came, asked for beside the stream of changes."""
+        if self.state == SYNCED and last_id < max(self.last_id or 0, self.snapshot_id or 0):
+            return _STALE
         if self.run_from is not None and self.run_from > last_id + 1:
             missing = f"it was taken at {last_id}, and the changes at hand begin with {self.run_from}"
-            if self.state == SYNCED:
-                return _STALE
             return Verdict(Step.TOO_OLD, missing)
         if self.last_id is None or self.run_from is None:
             self.last_id, self.run_from = last_id, None

@@ -43,8 +43,8 @@ class Event:
 
     `rows`: of ``bbo`` (bid_px, bid_sz, ask_px, ask_sz, update_id); of ``trade`` and ``agg_trade`` (price, size, side,
     trade_id); of ``l2`` (side, price, size), bids first. `symbol` None: to be told from the recording. `ts_event` None:
-    the venue gives no time. `book` names the stream that numbers belong to; `prev_id` None where the venue gives none; `checked` whether the
-    numbers tell of gaps; `inside` whether a snapshot came within the stream of changes.
+    the venue gives no time. `book` names the stream that numbers belong to; `prev_id` None where the venue gives none;
+    `checked` whether the numbers tell of gaps; `inside` whether a snapshot came within the stream of changes.
     """
 
     table: str

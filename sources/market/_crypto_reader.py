@@ -7,7 +7,7 @@ messages. So lines are decoded in order while the file is framed, which the scan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class CryptoReader(SourceReader):
-    """An open recorder file. `decoder` makes a `LineDecoder` from what a position saved."""
+    """An open recorder file. `decoder` was made from what `position` saved."""
 
     def __init__(
         self,
         feed: Feed,
-        decoder: Callable[[Position | None], LineDecoder],
+        decoder: LineDecoder,
         context: Context,
         *,
         path: str,
@@ -52,7 +52,7 @@ class CryptoReader(SourceReader):
         self._offset, self._seq, self._line = int(start["offset"]), int(start["seq"]), int(start["line"])
         if self._offset:
             feed.seek(self._offset)
-        self.decoder = decoder(position)
+        self._decoder = decoder
         self._block_bytes, self._max_line = block_bytes, max_line
         self._whole = position is None
         self._index = 0
@@ -102,7 +102,7 @@ class CryptoReader(SourceReader):
             self._seq += int(records)
             self._line += int(lines)
             if records:
-                yield self._block(text.seq, text.records, cut, self.decoder.decode(text))
+                yield self._block(text.seq, text.records, cut, self._decoder.decode(text))
         if self._feed.error is not None:
             place = f"{self._file}, byte {self._offset} of its text"
             bad = BadRecord(place, "crypto.unpack", self._feed.error, b"")
@@ -133,7 +133,7 @@ class CryptoReader(SourceReader):
         return self._block(self._seq - 1, 1, length, Made(bad=[bad])), behind, ended
 
     def _block(self, first: int, records: int, nbytes: int, made: Made) -> Block:
-        after: dict[str, Any] = {"offset": self._offset, "seq": self._seq, "line": self._line, **self.decoder.save()}
+        after: dict[str, Any] = {"offset": self._offset, "seq": self._seq, "line": self._line, **self._decoder.save()}
         self._index += 1
         return Block(self._index - 1, first, records, nbytes, after, made)
 

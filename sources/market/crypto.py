@@ -133,26 +133,22 @@ class CryptoRaw(SourceSpec):
     def _reader(
         self, feed: Feed, context: Context, venue: str, first: str | None, position: Position | None
     ) -> SourceReader:
-        from ._crypto_decode import LineDecoder
+        from ._crypto_decode import Layout, LineDecoder
         from ._crypto_reader import CryptoReader
 
-        def decoder(saved: Position | None) -> LineDecoder:
-            return LineDecoder(
-                read=reader_of(venue),
-                fast=is_fast(venue),
-                table=self.table,
-                schema=self._schema(venue),
-                price_decimals=self.price_decimals,
-                symbol=self.symbol,
-                first_symbol=first,
-                file=base_name(self.path),
-                pool=context.pool,
-                saved=saved,
-            )
-
+        layout = Layout(
+            read=reader_of(venue),
+            fast=is_fast(venue),
+            table=self.table,
+            schema=self._schema(venue),
+            price_decimals=self.price_decimals,
+            symbol=self.symbol,
+            first_symbol=first,
+            file=base_name(self.path),
+        )
         return CryptoReader(
             feed,
-            decoder,
+            LineDecoder(layout, context.pool, position),
             context,
             path=str(self.path),
             file=base_name(self.path),

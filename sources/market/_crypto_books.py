@@ -1,0 +1,71 @@
+"""The books of a recording by symbol, shared with the scanner, which goes on alone while nothing is amiss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ._book_sync import BookSync, Step, Verdict
+from ._crypto_messages import Event
+
+__all__ = ["Books", "complaint"]
+
+
+class Books:
+    """`BookSync` by the number of a symbol and the name of the stream. `saved` is what `save` gave.
+
+    ``last_ids[number]`` is the last change that the scanner has seen, or -1 where the next one is to be judged here.
+    """
+
+    def __init__(self, saved: Iterable[Any] = ()) -> None:
+        self._books: dict[tuple[int, str], BookSync] = {}
+        self.last_ids = np.full(64, -1, np.int64)
+        for code, name, book in saved:
+            self._books[int(code), str(name)] = BookSync.load(book)
+            self.room_for(int(code))
+            if not name:
+                self._tell(int(code))
+
+    def save(self) -> list[Any]:
+        """All of them as plain values."""
+        return [[*key, self._known(key).save()] for key in self._books]
+
+    def room_for(self, code: int) -> None:
+        """Make `last_ids` long enough for a symbol."""
+        while code >= len(self.last_ids):
+            self.last_ids = np.concatenate([self.last_ids, np.full(len(self.last_ids), -1, np.int64)])
+
+    def judge(self, code: int, event: Event) -> Verdict:
+        """What a change or a snapshot does to its book."""
+        book = self._known((code, event.book))
+        if not event.is_snapshot:
+            verdict = book.diff(event.first_id, event.last_id, event.prev_id)
+        else:
+            verdict = book.restart(event.last_id) if event.inside else book.snapshot(event.last_id)
+        if not event.book:
+            self._tell(code)
+        return verdict
+
+    def _known(self, key: tuple[int, str]) -> BookSync:
+        book = self._books.get(key)
+        if book is None:
+            book = self._books[key] = BookSync()
+        elif not key[1] and self.last_ids[key[0]] >= 0:
+            book.last_id = int(self.last_ids[key[0]])
+        return book
+
+    def _tell(self, code: int) -> None:
+        book = self._books[code, ""]
+        alone = book.run_from is not None and book.last_id is not None and book.last_id < 1 << 63
+        self.last_ids[code] = book.last_id if alone else -1
+
+
+def complaint(symbol: str, verdict: Verdict) -> str | None:
+    """What a verdict says to people; None where all is well."""
+    if verdict.step is Step.GAP:
+        return f"gap in depth of {symbol}: {verdict.why}; book is out of step until the next snapshot"
+    if verdict.step is Step.TOO_OLD:
+        return f"snapshot of {symbol} is of no use: {verdict.why}; book is out of step until the next snapshot"
+    return None
