@@ -60,7 +60,7 @@ class OrderStore:
                 data, offsets, number, count, latest, self._orders, self._live, price, side, executions
             )
             if number == count:
-                return executions
+                return int(executions)
             if self._live[0] >= self._most:
                 raise StateLimitError(
                     f"more than {self._most:,} orders rest in the book: the feed is damaged, or give a larger max_orders"

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from itch_reference import directory, message, order_lives, pack, read_trades
 from penstock.demos.market_recording import write_market
+from penstock.pipeline import read
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import StateLimitError
 from penstock.sources.market import _itch_reader
@@ -249,3 +250,14 @@ def test_reading_resumes_behind_any_block_with_the_book_as_it_was(
 def test_trades_are_one_split(day: Path) -> None:
     assert len(Itch(day).splits(3)) == 3
     assert len(Itch(day, table="trades").splits(3)) == 1
+
+
+def test_trades_are_the_same_however_many_threads_decode(day: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_itch_reader, "MESSAGES", 333)
+    spec = Itch(day, table="trades")
+    tables = [
+        pa.Table.from_batches(read(spec).iterate(**options), spec.schema)
+        for options in ({"runner": "inline"}, {"runner": "local", "parallelism": 4})
+    ]
+    assert tables[0].num_rows > 1000
+    assert tables[0].to_pylist() == tables[1].to_pylist()
