@@ -1,0 +1,49 @@
+"""Which files a path or URL with wildcards names."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+from .stored import PathLike, is_url, location
+
+__all__ = ["expand", "list_folder"]
+
+_WILD = re.compile(r"[*?\[]")
+
+
+def expand(pattern: PathLike) -> list[str]:
+    """Files that `pattern` names, sorted with numbers by value: those in a folder, those that match wildcards, or itself."""
+    text = location(pattern)
+    if is_url(text):
+        return _expand_url(text)
+    if Path(text).exists() and not Path(text).is_dir():
+        return [text]
+    if Path(text).is_dir():
+        return list_folder(text)
+    found = glob.glob(text, recursive=True)  # noqa: PTH207 - it takes absolute patterns
+    return sorted((path for path in found if Path(path).is_file()), key=_by_number)
+
+
+def list_folder(folder: PathLike) -> list[str]:
+    """The files right in a folder that are not hidden, sorted with numbers by value."""
+    text = location(folder)
+    if is_url(text):
+        return _expand_url(f"{text.rstrip('/')}/*")
+    here = [path for path in Path(text).iterdir() if path.is_file() and not path.name.startswith(".")]
+    return sorted(map(str, here), key=_by_number)
+
+
+def _expand_url(url: str) -> list[str]:
+    import fsspec
+
+    system, inner = fsspec.core.url_to_fs(url)
+    if not _WILD.search(inner):
+        return [url] if not system.isdir(inner) else _expand_url(f"{url.rstrip('/')}/*")
+    found = [path for path, info in system.glob(inner, detail=True).items() if info["type"] == "file"]
+    return sorted((system.unstrip_protocol(path) for path in found), key=_by_number)
+
+
+def _by_number(path: str) -> list[tuple[bool, int, str]]:
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", path)]
