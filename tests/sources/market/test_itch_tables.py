@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,16 @@ def test_every_status_message_gives_every_field_it_has(path: Path) -> None:
     assert by_type["O"]["near_execution_time"] == MIDNIGHT + 9 * HOUR
     assert "symbol" not in by_type["S"]
     assert all(row["symbol"] == "ABC" for kind, row in by_type.items() if kind not in "SVW")
+
+
+@pytest.mark.parametrize("name", ["ex20101224.TEST_ITCH_50", "ex20101224.TEST_ITCH_50.prefixed.itch"])
+def test_status_of_the_real_files_is_that_of_a_plain_reading(recordings: Callable[[str], Path], name: str) -> None:
+    path = recordings("market/itch50") / name
+    rows, bad, dropped = table_of(Itch(path, table="status"))
+    midnight = 1293166800 * 10**9  # 2010-12-24 00:00 in New York
+    assert rows == read_status(path.read_bytes(), midnight, STATUS, prefixed="prefixed" in name)
+    assert (len(rows), bad, sum(dropped.values())) == (12, [], 12_000)
+    assert {row["symbol"] for row in rows if "symbol" in row} == {"ALC", "BOB", "CHAR"}
 
 
 def test_an_imbalance_message_gives_every_field(path: Path) -> None:
