@@ -23,7 +23,39 @@ MODES = ("osu", "taiko", "catch", "mania")
 _TICKS_1970 = 621_355_968_000_000_000
 _LAZER = 30_000_000
 _TARGET = 1 << 23
-_MODS = ["NoFail", "Easy", "TouchDevice", "Hidden", "HardRock", "SuddenDeath", "DoubleTime", "Relax", "HalfTime", "Nightcore", "Flashlight", "Autoplay", "SpunOut", "Autopilot", "Perfect", "Key4", "Key5", "Key6", "Key7", "Key8", "FadeIn", "Random", "Cinema", "Target", "Key9", "KeyCoop", "Key1", "Key3", "Key2", "ScoreV2", "Mirror"]
+_MODS = [
+    "NoFail",
+    "Easy",
+    "TouchDevice",
+    "Hidden",
+    "HardRock",
+    "SuddenDeath",
+    "DoubleTime",
+    "Relax",
+    "HalfTime",
+    "Nightcore",
+    "Flashlight",
+    "Autoplay",
+    "SpunOut",
+    "Autopilot",
+    "Perfect",
+    "Key4",
+    "Key5",
+    "Key6",
+    "Key7",
+    "Key8",
+    "FadeIn",
+    "Random",
+    "Cinema",
+    "Target",
+    "Key9",
+    "KeyCoop",
+    "Key1",
+    "Key3",
+    "Key2",
+    "ScoreV2",
+    "Mirror",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +152,9 @@ def detect(head: bytes) -> bool:
     if len(head) < 40 or head[0] > 3 or not _version(int.from_bytes(head[1:5], "little", signed=True)):
         return False
     digest = head[7:39]
-    return head[5:7] == b"\x0b\x20" and all(byte in b"0123456789abcdefABCDEF" for byte in digest) and head[39] in (0, 0x0B)
+    return (
+        head[5:7] == b"\x0b\x20" and all(byte in b"0123456789abcdefABCDEF" for byte in digest) and head[39] in (0, 0x0B)
+    )
 
 
 def mod_names(mods: int) -> list[str]:

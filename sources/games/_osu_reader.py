@@ -33,6 +33,8 @@ _READ, _KEPT = 64 << 10, 1 << 16
 #: Milliseconds that frames may add up to: 139 years.
 _MOST_MS = 1 << 42
 _SEED = -12345
+#: Where stable puts two frames that stand for none, before the first.
+_FILLER = (256.0, -500.0)
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _PLAIN = bytes(sorted(b"0123456789.-eE|,"))
@@ -40,11 +42,13 @@ _PLAIN = bytes(sorted(b"0123456789.-eE|,"))
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole frames as text; `offset` is where it begins in the unpacked text, `time_ms` when the frame before was."""
+    """Whole frames as text; `offset` is where it begins in the unpacked text, `time_ms` when the frame before was, `first`
+    the number of its first frame."""
 
     text: bytes
     offset: int
     time_ms: int
+    first: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Frames:
     y: npt.NDArray[np.float32]
     keys: npt.NDArray[np.int64]
     seeds: int
+    fillers: int
     seed: int | None
     bad: list[tuple[int, int, bytes, str]]
     end_ms: int
@@ -86,14 +91,16 @@ def _fast(piece: Piece, mania: bool) -> Frames | None:
     except pa.ArrowException:
         return None
     w, x, y, z = (column.to_numpy() for column in table.columns)
-    if len(w) != text.count(b",") + 1 or np.abs(w).max() > _MOST_MS:
+    limits = w.min() < -_MOST_MS or w.max() > _MOST_MS or z.min() <= -(10**18) or z.max() >= 10**18
+    if len(w) != text.count(b",") + 1 or limits:
         return None
     seed = (w == _SEED) & (x == 0) & (y == 0)
     times = piece.time_ms + np.cumsum(np.where(seed, 0, w))
     keys = x if mania else z
     with np.errstate(over="ignore"):
         x32, y32 = x.astype(np.float32), y.astype(np.float32)
-    row = ~seed
+    filler = (x == _FILLER[0]) & (y == _FILLER[1]) & (np.arange(len(w)) < 2 - piece.first) & ~seed
+    row = ~(seed | filler)
     whole = keys[row] == np.floor(keys[row])
     sound = np.isfinite(x32).all() and np.isfinite(y32).all() and np.abs(times).max() <= _MOST_MS and whole.all()
     if not sound or (row.any() and (keys[row].min() < 0 or keys[row].max() > 0xFFFFFFFF)):
@@ -101,14 +108,16 @@ def _fast(piece: Piece, mania: bool) -> Frames | None:
     numbers = np.flatnonzero(row)
     last = int(z[seed][-1]) if seed.any() else None
     held = keys[row].astype(np.int64)
-    return Frames(numbers, times[row], x32[row], y32[row], held, int(seed.sum()), last, [], int(times[-1]))
+    return Frames(
+        numbers, times[row], x32[row], y32[row], held, int(seed.sum()), int(filler.sum()), last, [], int(times[-1])
+    )
 
 
 def _slow(piece: Piece, mania: bool) -> Frames:
     """One frame after another. A frame that is none counts for the time too, if its first part is a number."""
     texts = piece.text.removesuffix(b",").split(b",")
     starts = accumulate((len(text) + 1 for text in texts), initial=piece.offset)
-    now, rows, bad, seeds, seed = piece.time_ms, [], [], 0, None
+    now, rows, bad, seeds, fillers, seed = piece.time_ms, [], [], 0, 0, None
     for number, (text, start) in enumerate(zip(texts, starts, strict=False)):
         parts = text.split(b"|")
         step = int(parts[0]) if _INTEGER.fullmatch(parts[0]) else None
@@ -129,6 +138,9 @@ def _slow(piece: Piece, mania: bool) -> Frames:
             bad.append((number, start, text, "a frame is time|x|y|keys in numbers"))
             continue
         x, y, z = values
+        if number < 2 - piece.first and (x, y) == _FILLER:
+            fillers += 1
+            continue
         keys: Any = x if mania else z
         if not 0 <= keys <= 0xFFFFFFFF or keys != int(keys):
             bad.append((number, start, text, f"{keys} are no keys"))
@@ -137,7 +149,7 @@ def _slow(piece: Piece, mania: bool) -> Frames:
     columns: Any = list(zip(*rows, strict=True)) if rows else [(), (), (), (), ()]
     numbers, times, keys = (np.array(columns[i], np.int64) for i in (0, 1, 4))
     x32, y32 = np.array(columns[2], np.float32), np.array(columns[3], np.float32)
-    return Frames(numbers, times, x32, y32, keys, seeds, seed, bad, now)
+    return Frames(numbers, times, x32, y32, keys, seeds, fillers, seed, bad, now)
 
 
 def _values(parts: list[bytes]) -> tuple[float, float, int] | None:
@@ -192,7 +204,7 @@ class OsrReader(SourceReader):
         yield self._end()
 
     def _frames(self, text: bytes, mania: bool) -> Block:
-        piece = Piece(text, self._offset, self._time)
+        piece = Piece(text, self._offset, self._time, self._seq)
         frames = parse_frames(piece, mania=mania)
         first, count = self._seq, text.removesuffix(b",").count(b",") + 1
         self._offset += len(text)
@@ -281,7 +293,8 @@ class OsrReader(SourceReader):
             for number, at, text, why in frames.bad
         ]
         batches = [self._batch(frames, block.first_seq, self._context.pool)] if len(frames.numbers) else []
-        return Decoded(batches, bad, {"seed frame": frames.seeds} if frames.seeds else {})
+        dropped = {"seed frame": frames.seeds, "filler frame at the start": frames.fillers}
+        return Decoded(batches, bad, {reason: count for reason, count in dropped.items() if count})
 
     def _batch(self, frames: Frames, first: int, pool: BufferPool) -> pa.RecordBatch:
         count = len(frames.numbers)

@@ -1,6 +1,6 @@
 """osu! replays (.osr): mouse position and keys, about 60 times a second.
 
-    ps.read(sources.Osr("replay.osr"))
+ps.read(sources.Osr("replay.osr"))
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Osr(SourceSpec):
     16 smoke; in mania one bit a column, which the file has as x).
 
     `ts_event` is the replay's time stamp plus the frames' milliseconds so far (some are negative: times may go back); the
-    stamp is when the play was saved. `ts_recv` is the same. `seq` numbers all frames; the frame that holds the random seed is
-    counted as dropped. The player's name is never read out.
+    stamp is when the play was saved. `ts_recv` is the same. `seq` numbers all frames; the frame that holds the random seed and
+    the two that stable puts at (256, -500) before the first are counted as dropped. The player's name is never read out.
 
     A frame that is not four numbers is a bad record; so are damaged packed frames and bytes that belong to nothing. Raises
     FormatError for an empty file or one of another format. Schema: formats, section 6, item 12.
@@ -106,7 +106,7 @@ def inspect_osr(path: PathLike) -> dict[str, Any]:
     reader = OsrReader(
         open_feed(path), header, location(path), input_schema(""), 0, header.match, Context("inspect"), None
     )
-    rows = bad = seeds = frames = 0
+    rows = bad = seeds = fillers = frames = 0
     seed, problem, span = None, None, None
     try:
         for block in reader.blocks():
@@ -117,6 +117,7 @@ def inspect_osr(path: PathLike) -> dict[str, Any]:
                 continue
             found = block.payload
             rows, bad, seeds = rows + len(found.numbers), bad + len(found.bad), seeds + found.seeds
+            fillers += found.fillers
             seed = found.seed if found.seed is not None else seed
             if len(found.times):
                 low, high = int(found.times.min()), int(found.times.max())
@@ -140,7 +141,7 @@ def inspect_osr(path: PathLike) -> dict[str, Any]:
         "hits": dict(header.counts),
         "match_id": header.match,
         "messages": frames,
-        "types": {"frame": rows, "seed": seeds},
+        "types": {"frame": rows, "seed": seeds, "filler": fillers},
         "seed": seed,
         "bad": bad,
         "time": time,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from penstock.pipeline.clock import SyntheticClock
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError
