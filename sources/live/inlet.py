@@ -27,7 +27,8 @@ class Inlet:
         self._changed = threading.Condition()
         self._closed = False
         self._failure: BaseException | None = None
-        self.overflowed = 0
+        #: Packets that did not fit, and messages that came on two connections.
+        self.overflowed = self.repeated = 0
 
     @property
     def done(self) -> bool:

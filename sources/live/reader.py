@@ -62,7 +62,7 @@ class LiveReader(SourceReader):
         self._inlet = Inlet(context.stop)
         self._threads: list[threading.Thread] = []
         self._index = 0
-        self._overflowed = 0
+        self._overflowed = self._repeated = 0
 
     def blocks(self) -> Iterator[Block]:
         """Yield what has come as soon as it has; see `SourceReader.blocks`."""
@@ -116,12 +116,16 @@ class LiveReader(SourceReader):
             if self._fetch is not None:
                 self._begin(_fetching(self._fetch, request))
         noticed = [*framed.noticed, *self._overflow()]
-        if not framed.records and not noticed and not framed.dropped:
+        dropped = dict(framed.dropped)
+        if (again := self._inlet.repeated - self._repeated) > 0:
+            self._repeated += again
+            _add(dropped, {"came on the old and the new connection": again})
+        if not framed.records and not noticed and not dropped:
             return
         first, self._seq = self._seq, self._seq + framed.records
         after = {"seq": self._seq, "session": dict(self._session.position())}
         self._index += 1
-        yield Block(self._index - 1, first, framed.records, framed.nbytes, after, (framed, noticed))
+        yield Block(self._index - 1, first, framed.records, framed.nbytes, after, (framed.payload, noticed, dropped))
 
     def _overflow(self) -> list[BadRecord]:
         count, self._overflowed = self._inlet.overflowed - self._overflowed, self._inlet.overflowed
@@ -132,10 +136,10 @@ class LiveReader(SourceReader):
 
     def decode(self, block: Block) -> Decoded:
         """Decode one block; see `SourceReader.decode`."""
-        framed, noticed = block.payload
-        decoded = self._session.decode(framed.payload, block.first_seq)
+        payload, noticed, left = block.payload
+        decoded = self._session.decode(payload, block.first_seq)
         dropped: dict[str, int] = dict(decoded.dropped)
-        _add(dropped, framed.dropped)
+        _add(dropped, left)
         return Decoded(decoded.batches, [*noticed, *decoded.bad], dropped)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ __all__ = ["WebSocketLine"]
 
 #: After the new connection has delivered, the old one is read for as long before it is closed.
 _OVERLAP_NS = 2 * 10**9
+#: Messages that are remembered to tell those that come on both.
+_REMEMBERED = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class WebSocketLine:
     """Connects to a ``ws://`` or ``wss://`` `url`, sends `greeting`, and takes text and binary messages.
 
     Pings of the server are answered; one of ours goes out every 20 s, and a server that does not answer within 20 s has
-    been lost. A connection that is `rollover_ns` old is replaced by a new one before it is closed; messages that come on
-    both are told apart by the session. `limit` is the longest message, in bytes.
+    been lost. A connection that is `rollover_ns` old is replaced by a new one before it is closed; a message that comes
+    on both is taken once. `limit` is the longest message, in bytes.
     """
 
     url: str
@@ -45,7 +48,7 @@ class WebSocketLine:
         while not inlet.done:
             if current is None:
                 try:
-                    current = _Connection(self, inlet, context)
+                    current = _Connection(self, inlet, context, _Recent())
                 except (OSError, _websockets().WebSocketException) as error:
                     if retry.wait(inlet):
                         continue
@@ -70,25 +73,49 @@ class WebSocketLine:
 
     def _replaced(self, old: _Connection, inlet: Inlet, context: Context) -> _Connection:
         """A new connection beside `old`, which is closed once the new one delivers; `old` if there is none to be had."""
+        recent = old.recent
         try:
-            new = _Connection(self, inlet, context)
+            new = _Connection(self, inlet, context, recent)
         except (OSError, _websockets().WebSocketException):
             old.renew()
             return old
+        recent.both = True
         reading = threading.Thread(target=old.follow, args=(1 << 62,), name="penstock-rollover", daemon=True)
         reading.start()
         new.first(_OVERLAP_NS)
         old.close()
         reading.join(2.0)
+        recent.both = False
         return new
 
 
+class _Recent:
+    """The last messages of a line: while two connections are followed, what came on one is not taken from the other."""
+
+    def __init__(self) -> None:
+        self.both = False
+        self._order: deque[bytes] = deque()
+        self._known: set[bytes] = set()
+        self._lock = threading.Lock()
+
+    def is_new(self, message: bytes) -> bool:
+        """Remember `message`; False if it came on the other connection."""
+        with self._lock:
+            if message in self._known:
+                return not self.both
+            self._known.add(message)
+            self._order.append(message)
+            if len(self._order) > _REMEMBERED:
+                self._known.discard(self._order.popleft())
+            return True
+
+
 class _Connection:
-    def __init__(self, line: WebSocketLine, inlet: Inlet, context: Context) -> None:
+    def __init__(self, line: WebSocketLine, inlet: Inlet, context: Context, recent: _Recent) -> None:
         _websockets()
         from websockets.sync.client import connect
 
-        self._line, self._inlet, self._context = line, inlet, context
+        self._line, self._inlet, self._context, self.recent = line, inlet, context, recent
         self._resources = ExitStack()
         opening = connect(line.url, max_size=line.limit, open_timeout=10, close_timeout=1)
         self._socket: Any = self._resources.enter_context(opening)
@@ -131,6 +158,9 @@ class _Connection:
             return str(error) or "closed"
         came = self._context.clock.now_ns()
         self._taken += 1
+        if not self.recent.is_new(message.encode() if isinstance(message, str) else message):
+            self._inlet.repeated += 1
+            return None
         if isinstance(message, str):
             text = message.encode()
             found = split_text(text)
