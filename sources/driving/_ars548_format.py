@@ -160,7 +160,7 @@ def _arrow(layout: np.dtype[Any], names: Sequence[str]) -> pa.StructType:
 _SKIPPED = ("status_sensor", "length_status", "width_status")
 #: A detection as the sensor gives it: rad, m, m/s, dBsm, %; `invalid` bits: range, its std, azimuth, std, elevation, ...
 DETECTION = _arrow(_DETECTION, _DETECTION.names or ())
-#: An object: m, m/s, m/s2, rad, rad/s, % for existence and classes. `v` and `a` are over ground, `v_rel`, `a_rel` to the car.
+#: An object: m, m/s, m/s2, rad, rad/s, % for existence and classes. `v`, `a`: over ground; `v_rel`, `a_rel`: to the car.
 OBJECT = _arrow(_OBJECT, [name for name in _OBJECT.names or () if name not in _SKIPPED])
 _LIST_FIELDS = [
     *(name for name, _ in _ORIGIN),

@@ -183,9 +183,9 @@ def open_ars548(path: PathLike, **options: Any) -> Ars548:
 
 
 def inspect_ars548(path: PathLike, **options: Any) -> dict[str, Any]:
-    """What a recording of an ARS548 holds: ``format``, ``messages`` (packets), ``types`` (packets by kind), ``bad``, ``schema``.
+    """What a recording of an ARS548 holds; takes the arguments of `Ars548`.
 
-    Takes the arguments of `Ars548`.
+    Keys: ``format``, ``messages`` (packets), ``types`` (packets by kind), ``bad``, ``schema``.
     """
     spec = Ars548(path, **options)
     from ._radar_packets import open_records
