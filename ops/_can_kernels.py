@@ -16,16 +16,26 @@ SHORT = 1
 
 @kernel
 def raw_values(
-    data: Any, sizes: Any, rows: Any, order: Any, places: Any, ranges: Any, raw: Any, present: Any, status: Any
+    data: Any,
+    sizes: Any,
+    rows: Any,
+    start: int,
+    stop: int,
+    order: Any,
+    places: Any,
+    ranges: Any,
+    raw: Any,
+    present: Any,
+    status: Any,
 ) -> None:
-    """Raw values of every signal of the frames ``data[rows]``.
+    """Raw values of every signal of the frames ``data[rows[start:stop]]``.
 
     `places` is int64 ``(signals, 8)``: first byte, step, shift, length, whether signed, bytes needed, parent, and where its
     part of `ranges` ends (it begins where that of the signal before ends); `ranges` is int64 ``(n, 2)``, both ends
     included. `raw` (int64) and `present` (uint8) are ``(signals, frames)``; `status` is `SHORT` where a frame lacks bytes
     of a signal that it should hold. The caller sees to it that every place lies within a row of `data`.
     """
-    for i in range(rows.shape[0]):
+    for i in range(start, stop):
         row = rows[i]
         size = np.int64(sizes[row])
         status[i] = 0

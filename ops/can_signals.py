@@ -171,11 +171,7 @@ class _Signals(Operator):
         raw, present, status = np.empty(shape, np.int64), np.empty(shape, np.uint8), np.empty(len(rows), np.uint8)
 
         def work(start: int, stop: int) -> None:
-            part = slice(start, stop)
-            raw_values(
-                data, sizes, rows[part], self._order, self._places, self._ranges,
-                raw[:, part], present[:, part], status[part],
-            )  # fmt: skip
+            raw_values(data, sizes, rows, start, stop, self._order, self._places, self._ranges, raw, present, status)
 
         self._context.map_rows(work, len(rows), least=8192)
         if status.any():

@@ -97,11 +97,11 @@ class NpyArray:
                 self._fill((column * self.rows + start), raw[column * piece : (column + 1) * piece])
         else:
             self._fill(start * self.width, raw)
-        if self.dtype.kind == "S":
-            return raw.reshape(count, self.width * self.dtype.itemsize)
         values = raw.view(self.dtype).astype(self.dtype.newbyteorder("="), copy=False)
         if self._columns_first:
-            return np.ascontiguousarray(values.reshape(self.width, count).T)
+            values = np.ascontiguousarray(values.reshape(self.width, count).T)
+        if self.dtype.kind == "S":
+            return values.view(np.uint8).reshape(count, self.width * self.dtype.itemsize)
         return values.reshape(count, self.width)
 
     def _fill(self, item: int, view: npt.NDArray[np.uint8]) -> None:
