@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ...pipeline.errors import FormatError
@@ -114,11 +115,18 @@ class Channel:
     type_id: int
     topic: str
     encoding: str
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, body: bytes | memoryview) -> Channel:
         f = Fields(body)
-        return cls(f.u16(), f.u16(), f.text(), f.text())
+        head = f.u16(), f.u16(), f.text(), f.text()
+        metadata = []
+        with suppress(FormatError):  # a channel is of use without
+            end = f.u32() + f.pos
+            while f.pos < end:
+                metadata.append((f.text(), f.text()))
+        return cls(*head, tuple(metadata))
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def _topics(connection: sqlite3.Connection) -> tuple[Topic, ...]:
     found = []
     for number, name, kind, written in connection.execute(query, [_TABLE_LIMIT]):
         if isinstance(number, int):
-            notation, text = definitions.get(str(kind), ("", None))
+            notation, text = definitions.get(str(kind)) or definitions.get(str(kind).removesuffix("_Event"), ("", None))
             found.append(Topic(number, str(name), str(kind), str(written or "cdr"), notation, text))
     return tuple(found)
 

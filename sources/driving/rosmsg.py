@@ -7,6 +7,7 @@ is as hostile as the rest of it. A definition that is too large, recursive, or u
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ _ARROW: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "string": pa.utf8(),
 }
+#: In ROS 1 a byte has a sign.
 _SAME = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
 #: std_msgs/Header of ROS 2 and of ROS 1.
 _HEADERS = ("int32 uint32 string", "uint32 uint32 uint32 string")
@@ -146,6 +148,8 @@ def parse_definition(name: str, notation: str, definition: bytes) -> MessageTree
 
     try:
         text = definition.decode("utf-8")
+        if notation == "ros2msg" and name.endswith("_Event"):
+            text = _service_event(name, text)
         found = get_types_from_idl(text) if notation in _IDL else get_types_from_msg(text, name)
         types = {key: value[1] for key, value in found.items()}
         # A .msg text begins with the type itself, under a name that the parser may have normalised.
@@ -154,6 +158,25 @@ def parse_definition(name: str, notation: str, definition: bytes) -> MessageTree
     except Exception:  # the parser raises whatever a hostile text makes it raise
         return None
     return MessageTree(name, struct)
+
+
+_BAR = "=" * 80
+_EVENT_INFO = "uint8 event_type\nbuiltin_interfaces/Time stamp\nuint8[16] client_gid\nint64 sequence_number"
+
+
+def _service_event(name: str, text: str) -> str:
+    """The definition of a service's event (service_msgs, REP 2012), where `text` is that of the service."""
+    own, bar, rest = text.partition(f"\n{_BAR}")
+    parts = re.split(r"^---\s*$", own, maxsplit=1, flags=re.MULTILINE)
+    if len(parts) != 2:
+        return text
+    package, base = name.partition("/")[0], name.rpartition("/")[2].removesuffix("_Event")
+    kinds = {f"{package}/{base}_Request": parts[0], f"{package}/{base}_Response": parts[1]}
+    kinds["service_msgs/ServiceEventInfo"] = _EVENT_INFO
+    event = f"service_msgs/ServiceEventInfo info\n{package}/{base}_Request[<=1] request\n"
+    event += f"{package}/{base}_Response[<=1] response\n"
+    sections = "".join(f"{_BAR}\nMSG: {kind}\n{fields.strip()}\n" for kind, fields in kinds.items())
+    return event + sections + (bar + rest).lstrip("\n")
 
 
 def takes_space(node: Node) -> bool:
@@ -184,7 +207,7 @@ class _Builder:
         self._count(depth)
         kind, detail = what
         if kind == self._kinds.BASE:
-            base = _SAME.get(detail[0], detail[0])
+            base = "int8" if self._ros1 and detail[0] == "byte" else _SAME.get(detail[0], detail[0])
             if base not in _ARROW:
                 raise ValueError(f"{base} has no Arrow type")
             return Value(base)
