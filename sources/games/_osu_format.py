@@ -23,39 +23,11 @@ MODES = ("osu", "taiko", "catch", "mania")
 _TICKS_1970 = 621_355_968_000_000_000
 _LAZER = 30_000_000
 _TARGET = 1 << 23
-_MODS = [
-    "NoFail",
-    "Easy",
-    "TouchDevice",
-    "Hidden",
-    "HardRock",
-    "SuddenDeath",
-    "DoubleTime",
-    "Relax",
-    "HalfTime",
-    "Nightcore",
-    "Flashlight",
-    "Autoplay",
-    "SpunOut",
-    "Autopilot",
-    "Perfect",
-    "Key4",
-    "Key5",
-    "Key6",
-    "Key7",
-    "Key8",
-    "FadeIn",
-    "Random",
-    "Cinema",
-    "Target",
-    "Key9",
-    "KeyCoop",
-    "Key1",
-    "Key3",
-    "Key2",
-    "ScoreV2",
-    "Mirror",
-]
+_MODS = (
+    *("NoFail", "Easy", "TouchDevice", "Hidden", "HardRock", "SuddenDeath", "DoubleTime", "Relax", "HalfTime"),
+    *("Nightcore", "Flashlight", "Autoplay", "SpunOut", "Autopilot", "Perfect", "Key4", "Key5", "Key6", "Key7", "Key8"),
+    *("FadeIn", "Random", "Cinema", "Target", "Key9", "KeyCoop", "Key1", "Key3", "Key2", "ScoreV2", "Mirror"),
+)
 
 
 @dataclass(frozen=True, slots=True)

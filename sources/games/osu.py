@@ -27,12 +27,12 @@ class Osr(SourceSpec):
     """An osu! replay of any mode (osu, taiko, catch, mania), from stable or lazer, as ``game.input``: a row per frame.
 
     Columns behind the three of every source: `match_id` dictionary<int32, utf8> (a digest of the beatmap's and the replay's
-    hashes, unless given), `x`, `y` float32 (px of the playfield; null in mania), `keys` uint32 (bits: 1 M1, 2 M2, 4 K1, 8 K2,
-    16 smoke; in mania one bit a column, which the file has as x).
+    hashes, unless given), `x`, `y` float32 (px of the playfield; null in mania), `keys` uint32 (bits: 1 M1, 2 M2, 4 K1,
+    8 K2, 16 smoke; in mania one bit a column, which the file has as x).
 
     `ts_event` is the replay's time stamp plus the frames' milliseconds so far (some are negative: times may go back); the
-    stamp is when the play was saved. `ts_recv` is the same. `seq` numbers all frames; the frame that holds the random seed and
-    the two that stable puts at (256, -500) before the first are counted as dropped. The player's name is never read out.
+    stamp is when the play was saved. `ts_recv` is the same. `seq` numbers all frames; the frame that holds the random
+    seed and the two that stable puts at (256, -500) before the first are counted as dropped. The player's name is never read out.
 
     A frame that is not four numbers is a bad record; so are damaged packed frames and bytes that belong to nothing. Raises
     FormatError for an empty file or one of another format. Schema: formats, section 6, item 12.

@@ -176,8 +176,8 @@ def open_slippi(path: PathLike, **options: Any) -> Slippi:
 def inspect_slippi(path: PathLike) -> dict[str, Any]:
     """What a Slippi replay holds: plain values for `penstock inspect`, without names.
 
-    ``format``, ``compression``, ``version``, ``messages`` (events), ``types`` (code to name and messages), ``bad``, ``frames``
-    (first, last, count), ``stage``, ``players`` (port less one, external character id, type, stocks), ``match_id``,
+    ``format``, ``compression``, ``version``, ``messages`` (events), ``types`` (code to name and messages), ``bad``,
+    ``frames`` (first, last, rows, missing), ``game`` (stage, players with external character ids, rules), ``match_id``,
     ``played_on``, ``time`` (start, end), ``schema``, ``error``. Raises FormatError as `Slippi.open` does.
     """
     from ._slippi_inspect import describe_replay

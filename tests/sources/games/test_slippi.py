@@ -159,10 +159,9 @@ def test_a_field_that_the_size_cuts_off_is_null(tmp_path):
 def rolled_back(version, latest=True):
     """A game in which each third frame is sent again from up to 6 frames before."""
     made = Game(version)
-    body, turn = b"", 0
-    for newest in range(-123, -60):
+    body = b""
+    for turn, newest in enumerate(range(-123, -60), 1):
         first = max(-123, newest - (newest % 7 if newest % 3 == 0 else 0))
-        turn += 1
         for f in range(first, newest + 1):
             final = max(-124, min(f, newest - 7)) if latest else None
             body += made.frame(f, turn=turn, final=final, follower=turn % 2 == 0)
@@ -225,7 +224,7 @@ def test_resume_behind_any_block_gives_the_same_rows(tmp_path, monkeypatch):
     _, events = rolled_back((3, 9))
     events = events[:9000] + b"\x99" * 5 + events[9000:]
     path = write(tmp_path, write_container(events))
-    whole, bad, dropped, blocks = rows_of(Slippi(path))
+    whole, bad, _, blocks = rows_of(Slippi(path))
     assert len(blocks) > 10
     assert len(bad) >= 1
     for number, (block, *_) in enumerate(blocks):
@@ -431,7 +430,7 @@ def test_the_tail_counts_from_the_clock_and_says_when_it_read(tmp_path):
 
 
 def test_the_tail_ends_when_stopped_and_when_it_does_not_grow(tmp_path):
-    made, events = game(10)
+    _, events = game(10)
     raw = write_container(events[:-3], length=0)[: 15 + len(events) - 3]
     path = write(tmp_path, raw)
     context = Context("test", clock=SyntheticClock())
