@@ -10,6 +10,7 @@ from typing import Any
 from ..pipeline.errors import FormatError
 from .driving.mcap import inspect_mcap, is_mcap
 from .market.itch import inspect_itch, is_itch
+from .replay.recording import inspect_recording, is_recording
 from .storage.stored import PathLike, is_url, location, stored_size
 from .storage.unpack import head_of
 from .text.ndjson import inspect_ndjson, is_ndjson
@@ -30,6 +31,7 @@ class Format:
 
 #: In the order in which they are tried.
 FORMATS: tuple[Format, ...] = (
+    Format("recording", is_recording, inspect_recording),
     Format("MCAP", is_mcap, inspect_mcap),
     Format("NDJSON", is_ndjson, inspect_ndjson),
     Format("NASDAQ ITCH 5.0", is_itch, inspect_itch),

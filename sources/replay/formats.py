@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,7 +123,23 @@ def _mold(messages: Iterator[Message]) -> Iterator[Message]:
     yield Message(at, session + struct.pack(">QH", number, 0xFFFF))
 
 
+def _recording(path: str, **options: Any) -> Playable:
+    from ..live.codecs import codec_named
+    from .recording import described, recorded_arrivals
+
+    codec = codec_named(described(path)["codec"], json.loads(described(path)["options"]))
+
+    def messages() -> Iterator[Message]:
+        for _, arrivals in recorded_arrivals(path):
+            for arrival in arrivals:
+                if not arrival.event:
+                    yield Message(arrival.recv_ns, arrival.data, arrival.channel)
+
+    return Playable(messages, text=codec.framing == "lines", framing=codec.framing)
+
+
 _FORMATS: dict[str, Callable[..., Playable]] = {
+    "recording": _recording,
     "NDJSON": _ndjson,
     "NASDAQ ITCH 5.0": _itch,
 }

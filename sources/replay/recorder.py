@@ -3,7 +3,7 @@
 A recording is an MCAP file (zstd chunks, indexed; readable up to the break if the machine dies). Each line of a feed is a
 channel ``/line/N`` (``/line/N/CHANNEL`` where the sender numbers its streams), and what happened to its connection is on
 ``/line/N/events``; `log_time` is when a message came, `publish_time` too (the sender's clock is inside the message).
-Metadata ``penstock.feed`` says which codec makes rows of it.
+The channels' metadata says of which feed they are and which codec makes rows of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from pathlib import Path
 from ..live.arrival import Arrival
 from ..live.session import Codec
 
-__all__ = ["METADATA", "Recorder"]
+__all__ = ["Recorder"]
 
 _CHUNK = 1 << 20
-METADATA = "penstock.feed"
 
 
 class Recorder:
@@ -38,8 +37,8 @@ class Recorder:
         self._writer.start(profile="penstock", library="penstock")
         self._channels: dict[tuple[int, int, bool], int] = {}
         self._count = 0
-        codec_text = "" if codec is None else json.dumps(dict(codec.describe()), default=str)
-        self._writer.add_metadata(METADATA, {"feed": feed, "codec": codec.name if codec else "", "options": codec_text})
+        options = "{}" if codec is None else json.dumps(dict(codec.describe()), default=str)
+        self._metadata = {"feed": feed, "codec": codec.name if codec else "raw", "options": options}
         self.messages = 0
 
     def write(self, arrivals: Sequence[Arrival]) -> None:
@@ -55,7 +54,8 @@ class Recorder:
         key = (line, channel, event)
         if key not in self._channels:
             topic = f"/line/{line}" + ("/events" if event else f"/{channel}" if channel else "")
-            self._channels[key] = self._writer.register_channel(topic, "text" if event else "raw", 0)
+            metadata = {**self._metadata, "line": str(line), "channel": str(channel), "events": "1" if event else ""}
+            self._channels[key] = self._writer.register_channel(topic, "text" if event else "raw", 0, metadata)
         return self._channels[key]
 
     def close(self) -> None:

@@ -1,0 +1,116 @@
+"""Feeds recorded on the way and read again: the same rows, nothing lost, both clocks kept."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from live_feeds import beside, follow, lines_of, tcp_server
+from penstock import sources
+from penstock.pipeline.context import Context
+from penstock.sources.live.arrival import Arrival
+from penstock.sources.live.json_messages import JsonMessages, live_ndjson
+from penstock.sources.live.raw_messages import RawMessages
+from penstock.sources.replay.recorder import Recorder
+from penstock.sources.replay.recording import Recording, is_recording, recorded_arrivals
+from penstock.sources.replay.replay import replay
+
+COLUMNS = {"n": "n:int64"}
+QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_a_recorded_feed_gives_the_rows_and_the_gaps_that_it_gave_live(tmp_path: Path) -> None:
+    path = tmp_path / "day.mcap"
+    first, second = b"\n".join(lines_of(50)) + b"\n", b"\n".join(lines_of(9, start=80)) + b"\nnonsense\n"
+    with tcp_server([first[:700], first[700:]], [second]) as port:
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, most=60, reconnect="20s", record=str(path))
+        live, live_bad, _ = follow(spec)
+    again, bad, _ = follow(Recording(path))
+    assert again.equals(live) and live.num_rows == 59
+    assert [(r.operation, r.error, r.data) for r in bad] == [(r.operation, r.error, r.data) for r in live_bad]
+    assert [r.operation for r in bad] == ["live.gap", "ndjson.decode"]
+
+
+def test_a_recording_goes_on_from_any_block(tmp_path: Path) -> None:
+    path = tmp_path / "long.mcap"
+    recorder = Recorder(str(path), feed="test", codec=JsonMessages(sources.Ndjson("feed", columns=COLUMNS)))
+    filler = b'", "pad": "' + b"x" * 400
+    for n, line in enumerate(lines_of(9_000)):
+        recorder.write([Arrival(n, line[:-1] + b', "t": "' + filler + b'"}')])
+    recorder.close()
+    spec = Recording(path)
+    reader = spec.open(Context("first"))
+    blocks = [(block.after, list(reader.decode(block).batches)) for block in reader.blocks()]
+    reader.close()
+    assert len(blocks) > 2
+    for number, (after, _) in enumerate(blocks):
+        rest = spec.open(Context("again"), position=after)
+        found = [batch for block in rest.blocks() for batch in rest.decode(block).batches]
+        rest.close()
+        assert found == [batch for _, made in blocks[number + 1 :] for batch in made]
+
+
+arrivals = st.lists(
+    st.builds(
+        Arrival,
+        st.integers(0, 2**62),
+        st.binary(max_size=50),
+        st.integers(0, 3),
+        st.integers(0, 5),
+        st.just(""),
+    )
+    | st.builds(Arrival, st.integers(0, 2**62), st.just(b""), st.integers(0, 3), st.just(0), st.just("connected")),
+    min_size=1,
+    max_size=40,
+)
+
+
+@QUICK
+@given(came=arrivals)
+def test_what_arrives_is_kept_to_the_byte_in_order_with_its_time(tmp_path: Path, came: list[Arrival]) -> None:
+    path = tmp_path / "all.mcap"
+    recorder = Recorder(str(path), feed="test")
+    recorder.write(came)
+    recorder.close()
+    assert is_recording(path.read_bytes()[:100])
+    assert [arrival for _, block in recorded_arrivals(str(path)) for arrival in block] == came
+    rows, _, _ = follow(Recording(path))
+    assert rows["data"].to_pylist() == [arrival.data for arrival in came if not arrival.event]
+
+
+def test_a_recording_that_was_cut_gives_what_is_whole_and_says_what_is_not(tmp_path: Path) -> None:
+    path, cut = tmp_path / "whole.mcap", tmp_path / "cut.mcap"
+    recorder = Recorder(str(path), feed="test", codec=RawMessages())
+    for n in range(30):
+        recorder.write([Arrival(n, bytes([n]) * 200_000)])
+    recorder.close()
+    whole = path.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    rows, bad, _ = follow(Recording(cut))
+    assert 0 < rows.num_rows < 30
+    assert rows["data"].to_pylist() == [bytes([n]) * 200_000 for n in range(rows.num_rows)]
+    assert bad
+
+
+def test_a_recording_is_served_again_to_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "feed.mcap"
+    recorder = Recorder(str(path), feed="test", codec=JsonMessages(sources.Ndjson("feed", columns=COLUMNS)))
+    recorder.write([Arrival(0, b"", 0, 0, "connected")])
+    recorder.write([Arrival(1000 + n, line) for n, line in enumerate(lines_of(40))])
+    recorder.close()
+    where: list[str] = []
+    opened = threading.Event()
+
+    def opened_at(address: str) -> None:
+        where.append(address)
+        opened.set()
+
+    with beside(lambda: replay(str(path), "tcp://127.0.0.1:0", speed=0, opened=opened_at)):
+        assert opened.wait(10.0)
+        served, _, _ = follow(live_ndjson(where[0], columns=COLUMNS, reconnect="0s"))
+    read, _, _ = follow(Recording(path))
+    assert served.equals(read)
+    assert served["ts_recv"].cast(pa.int64()).to_pylist() == list(range(1000, 1040))
