@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ __all__ = [
     "interface",
     "ipv4",
     "mold",
+    "mutated",
     "packet_block",
     "pcap",
     "pcapng",
@@ -193,3 +195,28 @@ def read(spec: SourceSpec, position: Any = None) -> Reading:
     numbers = table["seq"].to_pylist()
     assert numbers == sorted(set(numbers))
     return Reading(table, bad, dropped, records, positions)
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    """`data` damaged: bytes flipped, cut out, put in from elsewhere, numbers made small or huge; up to four times."""
+    made = bytearray(data)
+    for _ in range(random.randint(1, 4)):
+        if len(made) < 8:
+            break
+        at = random.randrange(len(made) - 4)
+        kind = random.randrange(6)
+        if kind == 0:
+            made[at] ^= 1 << random.randrange(8)
+        elif kind == 1:
+            del made[at:]
+        elif kind == 2:
+            del made[at : at + random.randint(1, 200)]
+        elif kind == 3:
+            start = random.randrange(len(made))
+            made[at:at] = made[start : start + random.randint(1, 400)]
+        elif kind == 4:
+            value = random.choice([0, 1, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x0001FFFF, random.getrandbits(32)])
+            made[at : at + 4] = value.to_bytes(4, random.choice(["little", "big"]))
+        else:
+            made[at : at + random.randint(1, 64)] = random.randbytes(random.randint(0, 64))
+    return bytes(made)

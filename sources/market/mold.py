@@ -32,8 +32,8 @@ _MOST_WINDOW = 1 << 20
 class MoldItch(SourceSpec):
     """One trading day of NASDAQ TotalView-ITCH 5.0 from a pcap or pcapng capture of its MoldUDP64 packets.
 
-    `table` is ``l3``, ``status``, ``noii`` or ``trades``, with the columns of `Itch`, from which rows differ in `ts_recv`
-    (the packet's time of capture) and in `flags` of ``l3``: 4 marks the first row behind a gap. `seq` counts the session's
+    `table` is ``l3``, ``status``, ``noii`` or ``trades``, with the columns (and `max_orders`) of `Itch`, from which rows
+    differ in `ts_recv` (the packet's time of capture) and in `flags` of ``l3``: 4 marks the first row behind a gap. `seq` counts the session's
     messages from the first one captured, missing ones included; the messages of several sessions follow one another as
     they came, each with symbols of its own.
 
@@ -58,6 +58,7 @@ class MoldItch(SourceSpec):
     reorder: int = 4096
     wait: Duration | None = None
     first: int | None = None
+    max_orders: int = 1 << 24
     timezone: str = "America/New_York"
 
     format: ClassVar[str] = "mold-itch50"
@@ -68,6 +69,8 @@ class MoldItch(SourceSpec):
             raise GraphError(f"MoldItch has no table {self.table!r}; choose one of {', '.join(TABLES)}")
         object.__setattr__(self, "date", session_date(self.date, base_name(self.path)))
         midnight_ns(self.session, self.timezone)
+        if self.max_orders < 1:
+            raise GraphError(f"max_orders={self.max_orders} leaves no room for orders; give at least 1")
         object.__setattr__(self, "ports", check_ports(self.ports))
         if self.wait is not None:
             object.__setattr__(self, "wait", _wait(self.wait))
@@ -107,7 +110,13 @@ class MoldItch(SourceSpec):
 
         def messages() -> ItchMessages:
             midnight = midnight_ns(self.session, self.timezone)
-            return ItchMessages(self.table, source=base_name(self.path), midnight=midnight, pool=context.pool)
+            return ItchMessages(
+                self.table,
+                source=base_name(self.path),
+                midnight=midnight,
+                pool=context.pool,
+                max_orders=self.max_orders,
+            )
 
         skip = int((position or {}).get("blocks", 0))
         return MoldItchReader(feed, capture, table=self.table, messages=messages, skip=skip)

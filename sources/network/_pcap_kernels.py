@@ -86,11 +86,18 @@ def _agrees(data: Any, at: Any, big: Any, snap: Any) -> Any:
 
 
 @kernel
-def _continues(data: Any, at: Any, filled: Any, final: Any, big: Any, limit: Any) -> Any:
-    """Whether a record may begin at `at`, or the file ends there."""
+def _near(data: Any, at: Any, big: Any, second: Any) -> Any:
+    """Whether the time of the record at `at` is about `second` (-1: any is)."""
+    away = np.int64(u32(data, at, big)) - second
+    return second < 0 or (-_NEAR < away < _NEAR)
+
+
+@kernel
+def _continues(data: Any, at: Any, filled: Any, final: Any, big: Any, limit: Any, second: Any) -> Any:
+    """Whether a record of about `second` may begin at `at`, or the file ends there."""
     if at == filled:
         return final
-    return at + 16 <= filled and _plausible(data, at, big, limit)
+    return at + 16 <= filled and _plausible(data, at, big, limit) and _near(data, at, big, second)
 
 
 @kernel
@@ -100,10 +107,16 @@ def _resume(data: Any, at: Any, filled: Any, final: Any, big: Any, limit: Any, s
     for there in range(at + 1, edge - 16):
         if _plausible(data, there, big, limit) and _agrees(data, there, big, snap):
             captured = np.int64(u32(data, there + 8, big))
-            away = np.int64(u32(data, there, big)) - last
-            near = last < 0 or (-_NEAR < away < _NEAR)
-            if captured > 0 and near and _continues(data, there + 16 + captured, filled, final, big, limit):
+            second = np.int64(u32(data, there, big))
+            after = there + 16 + captured
+            if captured == 0 or not _continues(data, after, filled, final, big, limit, second):
+                continue
+            if _near(data, there, big, last):
                 return there - at
+            if after + 16 <= filled and _agrees(data, after, big, snap):  # the time before may itself be wrong
+                behind = after + 16 + np.int64(u32(data, after + 8, big))
+                if behind + 16 <= filled and _continues(data, behind, filled, final, big, limit, second):
+                    return there - at
     if final and edge == filled:
         return filled - at
     return max(1, edge - at - 16)
@@ -145,9 +158,9 @@ def frame_pcap(
             if (not final) and after + 16 > filled and not _agrees(data, at, big, snap):
                 status = MORE
                 break
-            if _agrees(data, at, big, snap) or _continues(data, after, filled, final, big, limit):
+            second = np.int64(u32(data, at, big))
+            if _agrees(data, at, big, snap) or _continues(data, after, filled, final, big, limit, second):
                 number = state[PACKETS]
-                second = np.int64(u32(data, at, big))
                 ats[number] = at + 16
                 sizes[number] = captured
                 fulls[number] = u32(data, at + 12, big)
@@ -164,7 +177,7 @@ def frame_pcap(
             captured <= LONGEST_PACKET
             and after < filled
             and not sound
-            and _continues(data, after, filled, final, big, limit)
+            and _continues(data, after, filled, final, big, limit, state[LAST])
         ):
             _put_bad(bad, state, sizes, HEADER, at, 16 + captured)
             at = after

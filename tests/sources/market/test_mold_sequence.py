@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_what_is_said_does_not_depend_on_how_packets_are_handed_over(
     whole, parts = Feed(window=window), Feed(window=window)
     whole.take(packets)
     edges = [0, *sorted(min(cut, len(packets)) for cut in cuts), len(packets)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         parts.take(packets[start:stop])
     whole.finish()
     parts.finish()
