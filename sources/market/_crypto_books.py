@@ -48,6 +48,16 @@ class Books:
             self._tell(code)
         return verdict
 
+    def waiting(self) -> list[int]:
+        """The numbers of symbols with a book that needs a snapshot, ascending."""
+        return sorted({code for (code, _), book in self._books.items() if book.needs_snapshot})
+
+    def lost(self) -> None:
+        """The connection was cut: every book is out of step."""
+        for code, name in self._books:
+            self._known((code, name)).lost()
+            self.last_ids[code] = -1
+
     def _known(self, key: tuple[int, str]) -> BookSync:
         book = self._books.get(key)
         if book is None:

@@ -116,7 +116,7 @@ def test_a_book_is_called_in_step_only_if_it_is(kinds: list[str], sizes: list[in
         if kind.endswith("snapshot"):
             sent.append(("snapshot", stream[place][1] if kind == "snapshot" else stream[place // 2][1]))
     book, have, kept = BookSync(), set[int](), list[tuple[int, ...]]()
-    for kind, what in sent:
+    for _, what in sent:
         if saved:
             book = BookSync.load(book.save())
         if isinstance(what, int):

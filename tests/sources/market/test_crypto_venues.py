@@ -1,0 +1,285 @@
+"""Messages of Bybit, OKX, Coinbase and Kraken, as their documentation shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crypto_reference import lines, read
+from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw
+
+RECV = 1723161255030314667
+MS = 1_000_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tape"
+
+
+def bybit_book(kind: str, number: int, **more: Any) -> dict[str, Any]:
+    data = {
+        "s": "BTCUSDT",
+        "b": [["16493.50", "0.006"]],
+        "a": [["16611.00", "0.029"], ["16612.00", "0"]],
+        "u": number,
+        "seq": 7,
+    }
+    return {
+        "topic": "orderbook.50.BTCUSDT",
+        "type": kind,
+        "ts": 1672304484978,
+        "data": data,
+        "cts": 1672304484976,
+        **more,
+    }
+
+
+BYBIT_TRADE = {
+    "topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": 1672304486868,
+    "data": [
+        {"T": 1672304486865, "s": "BTCUSDT", "S": "Buy", "v": "0.001", "p": "16578.50", "L": "PlusTick",
+         "i": "20f43950-d8dd-5b31-9112-a178eb6023af", "BT": False},
+        {"T": 1672304486866, "s": "BTCUSDT", "S": "Sell", "v": "0.002", "p": "16578.00", "i": "2290000000123", "BT": False},
+    ],
+}  # fmt: skip
+BYBIT_TICKER = {
+    "topic": "tickers.BTCUSDT", "type": "snapshot", "cs": 24987956059, "ts": 1673272861686,
+    "data": {"symbol": "BTCUSDT", "bid1Price": "17215.50", "bid1Size": "84.489", "ask1Price": "17216.00",
+             "ask1Size": "83.020"},
+}  # fmt: skip
+
+
+def okx_book(action: str, prev: int, number: int) -> dict[str, Any]:
+    level = {
+        "asks": [["8476.98", "415", "0", "13"]],
+        "bids": [["8476.97", "256", "0", "12"], ["8475.55", "0", "0", "0"]],
+    }
+    numbers = {"ts": "1597026383085", "checksum": 0, "prevSeqId": prev, "seqId": number}
+    return {"arg": {"channel": "books", "instId": "BTC-USDT"}, "action": action, "data": [level | numbers]}
+
+
+OKX_TRADE = {
+    "arg": {"channel": "trades", "instId": "BTC-USDT"},
+    "data": [{"instId": "BTC-USDT", "tradeId": "130639474", "px": "42219.9", "sz": "0.12060306", "side": "buy",
+              "ts": "1630048897897", "count": "3"}],
+}  # fmt: skip
+OKX_BEST = {
+    "arg": {"channel": "bbo-tbt", "instId": "BCH-USDT-SWAP"},
+    "data": [{"asks": [["111.06", "55154", "0", "2"]], "bids": [["111.05", "57745", "0", "2"]], "ts": "1670324386802",
+              "seqId": 363996337}],
+}  # fmt: skip
+COINBASE_MATCH = {
+    "type": "match", "trade_id": 10, "sequence": 50, "maker_order_id": "ac928c66", "taker_order_id": "132fb6ae",
+    "time": "2014-11-07T08:19:27.028459Z", "product_id": "BTC-USD", "size": "5.23512", "price": "400.23", "side": "sell",
+}  # fmt: skip
+COINBASE_SNAPSHOT = {
+    "type": "snapshot", "product_id": "BTC-USD", "bids": [["10101.10", "0.45054140"]], "asks": [["10102.55", "0.57753524"]],
+}  # fmt: skip
+COINBASE_UPDATE = {
+    "type": "l2update", "product_id": "BTC-USD", "time": "2019-08-14T20:42:27.265Z",
+    "changes": [["buy", "10101.80000000", "0.162567"], ["sell", "10102.00", "0.00"]],
+}  # fmt: skip
+COINBASE_TICKER = {
+    "type": "ticker", "sequence": 37475248783, "product_id": "ETH-USD", "price": "1285.22", "best_bid": "1285.04",
+    "best_bid_size": "0.46688654", "best_ask": "1285.27", "best_ask_size": "1.56637040", "side": "buy",
+    "time": "2022-10-19T23:28:22.061769Z", "trade_id": 370843401, "last_size": "11.4396987",
+}  # fmt: skip
+KRAKEN_TRADE = (
+    '{"channel":"trade","type":"update","data":[{"symbol":"MATIC/USD","side":"sell","price":0.5117,"qty":40.0,'
+    '"ord_type":"market","trade_id":4665906,"timestamp":"2023-09-25T07:49:37.708706Z"},{"symbol":"BTC/USD","side":"buy",'
+    '"price":45285.20,"qty":1e-05,"ord_type":"limit","trade_id":7,"timestamp":"2023-09-25T07:49:37.7Z"}]}'
+)
+KRAKEN_BOOK = (
+    '{"channel":"book","type":"update","data":[{"symbol":"MATIC/USD","bids":[{"price":0.5657,"qty":1098.3947558}],'
+    '"asks":[{"price":0.5668,"qty":0.0}],"checksum":2114181697,"timestamp":"2023-10-06T17:35:55.440295Z"}]}'
+)
+KRAKEN_SNAPSHOT = (
+    '{"channel":"book","type":"snapshot","data":[{"symbol":"MATIC/USD","bids":[{"price":0.5666,"qty":4831.75496356}],'
+    '"asks":[{"price":0.5668,"qty":4410.79769741}],"checksum":2439117997}]}'
+)
+KRAKEN_TICKER = (
+    '{"channel":"ticker","type":"snapshot","data":[{"symbol":"ALGO/USD","bid":0.10025,"bid_qty":740.0,"ask":0.10036,'
+    '"ask_qty":1361.44813783,"last":0.10035,"volume":997038.98383185,"low":0.09979,"high":0.10285,"change":-0.00017}]}'
+)
+
+
+def test_bybit(path: Path) -> None:
+    data = lines(
+        {"success": True, "op": "subscribe"},
+        BYBIT_TRADE,
+        bybit_book("snapshot", 5),
+        bybit_book("delta", 6),
+        BYBIT_TICKER,
+    )
+    assert [row[:1] + row[2:] for row in read(path, data, table="trade").rows] == [
+        (1672304486865 * MS, 1, "BTCUSDT", 16578_500_000_000, 0.001, 1, 0x20F43950D8DD5B31),
+        (1672304486866 * MS, 1, "BTCUSDT", 16578_000_000_000, 0.002, -1, 2290000000123),
+    ]
+    found = read(path, table="l2")
+    event = 1672304484976 * MS
+    assert found.rows[:3] == [
+        (event, RECV + 2 * MS, 2, "BTCUSDT", 1, 16493_500_000_000, 0.006, 5, 5, 0, True, False),
+        (event, RECV + 2 * MS, 2, "BTCUSDT", -1, 16611_000_000_000, 0.029, 5, 5, 0, True, False),
+        (event, RECV + 2 * MS, 2, "BTCUSDT", -1, 16612_000_000_000, 0.0, 5, 5, 0, True, True),
+    ]
+    assert [row[10] for row in found.rows] == [True] * 3 + [False] * 3 and found.bad == []
+    assert found.dropped == {f"not in market.l2: {kind}": 1 for kind in ("response", "publicTrade", "tickers")}
+    best = read(path, table="bbo").rows
+    assert best == [
+        (1673272861686 * MS, RECV + 4 * MS, 4, "BTCUSDT", 17215_500_000_000, 84.489, 17216_000_000_000, 83.02, 0)
+    ]
+
+
+def test_bybit_gaps_restarts_and_depths_of_their_own(path: Path) -> None:
+    other = {**bybit_book("snapshot", 900), "topic": "orderbook.200.BTCUSDT"}
+    found = read(
+        path, lines(bybit_book("snapshot", 5), other, bybit_book("delta", 6), bybit_book("delta", 9)), table="l2"
+    )
+    assert [bad.error for bad in found.bad] == [
+        "gap in depth of BTCUSDT: 2 updates, 7 to 8, are missing; book is out of step until the next snapshot"
+    ]
+    assert (
+        read(path, lines(bybit_book("snapshot", 5), bybit_book("delta", 1), bybit_book("delta", 2)), table="l2").bad
+        == []
+    )
+
+
+def test_bybit_tickers_with_one_side_are_dropped(path: Path) -> None:
+    half = {
+        "topic": "tickers.BTCUSDT",
+        "type": "delta",
+        "ts": 1,
+        "data": {"symbol": "BTCUSDT", "bid1Price": "1", "bid1Size": "2"},
+    }
+    assert read(path, lines(half)).dropped == {"not in market.bbo: tickers": 1}
+
+
+def test_okx(path: Path) -> None:
+    event = {"event": "subscribe", "arg": {"channel": "trades", "instId": "BTC-USDT"}, "connId": "a4d3ae55"}
+    data = lines(
+        event, OKX_TRADE, OKX_BEST, okx_book("snapshot", -1, 10), okx_book("update", 10, 15), okx_book("update", 15, 15)
+    )
+    assert [row[:1] + row[3:] for row in read(path, data, table="trade").rows] == [
+        (1630048897897 * MS, "BTC-USDT", 42219_900_000_000, 0.12060306, 1, 130639474)
+    ]
+    assert [row[3:] for row in read(path, table="bbo").rows] == [
+        ("BCH-USDT-SWAP", 111_050_000_000, 57745.0, 111_060_000_000, 55154.0, 363996337)
+    ]
+    found = read(path, table="l2")
+    assert found.bad == [] and [row[3:] for row in found.rows[:3]] == [
+        ("BTC-USDT", 1, 8476_970_000_000, 256.0, 10, 10, 0, True, False),
+        ("BTC-USDT", 1, 8475_550_000_000, 0.0, 10, 10, 0, True, False),
+        ("BTC-USDT", -1, 8476_980_000_000, 415.0, 10, 10, 0, True, True),
+    ]
+    assert {row[7:10] for row in found.rows[3:6]} == {(11, 15, 10)}
+
+
+def test_okx_gaps(path: Path) -> None:
+    found = read(
+        path, lines(okx_book("snapshot", -1, 10), okx_book("update", 10, 15), okx_book("update", 18, 20)), table="l2"
+    )
+    assert [bad.error.split(";")[0] for bad in found.bad] == [
+        "gap in depth of BTC-USDT: the changes behind 15 up to 18 are missing"
+    ]
+    assert (
+        read(
+            path, lines(okx_book("snapshot", -1, 10), okx_book("update", 10, 3), okx_book("update", 3, 4)), table="l2"
+        ).bad
+        == []
+    )
+
+
+def test_coinbase(path: Path) -> None:
+    last = {**COINBASE_MATCH, "type": "last_match"}
+    data = lines(
+        {"type": "subscriptions", "channels": []},
+        last,
+        COINBASE_MATCH,
+        COINBASE_SNAPSHOT,
+        COINBASE_UPDATE,
+        COINBASE_TICKER,
+    )
+    assert [row[:1] + row[3:] for row in read(path, data, table="trade").rows] == [
+        (1415348367028459000, "BTC-USD", 400_230_000_000, 5.23512, 1, 10)
+    ]
+    found = read(path, table="l2")
+    assert [(row[0], *row[4:7], *row[10:]) for row in found.rows] == [
+        (RECV + 3 * MS, 1, 10101_100_000_000, 0.4505414, True, False),
+        (RECV + 3 * MS, -1, 10102_550_000_000, 0.57753524, True, True),
+        (1565815347265000000, 1, 10101_800_000_000, 0.162567, False, False),
+        (1565815347265000000, -1, 10102_000_000_000, 0.0, False, True),
+    ]
+    assert [row[3:] for row in read(path, table="bbo").rows] == [
+        ("ETH-USD", 1285_040_000_000, 0.46688654, 1285_270_000_000, 1.5663704, 37475248783)
+    ]
+
+
+def test_kraken_numbers_are_read_from_their_text(path: Path) -> None:
+    old = KRAKEN_TRADE.replace('"update"', '"snapshot"')
+    data = lines(
+        {"method": "subscribe", "success": True},
+        {"channel": "heartbeat"},
+        old,
+        KRAKEN_TRADE,
+        KRAKEN_SNAPSHOT,
+        KRAKEN_BOOK,
+        KRAKEN_TICKER,
+    )
+    found = read(path, data, table="trade")
+    assert [row[:1] + row[3:] for row in found.rows] == [
+        (1695628177708706000, "MATIC/USD", 511_700_000, 40.0, -1, 4665906),
+        (1695628177700000000, "BTC/USD", 45285_200_000_000, 1e-05, 1, 7),
+    ]
+    assert found.dropped["not in market.trade: trade snapshot"] == 1
+    assert [(row[0], *row[3:7], *row[10:]) for row in read(path, table="l2").rows] == [
+        (RECV + 4 * MS, "MATIC/USD", 1, 566_600_000, 4831.75496356, True, False),
+        (RECV + 4 * MS, "MATIC/USD", -1, 566_800_000, 4410.79769741, True, True),
+        (1696613755440295000, "MATIC/USD", 1, 565_700_000, 1098.3947558, False, False),
+        (1696613755440295000, "MATIC/USD", -1, 566_800_000, 0.0, False, True),
+    ]
+    assert [row[3:] for row in read(path, table="bbo").rows] == [
+        ("ALGO/USD", 100_250_000, 740.0, 100_360_000, 1361.44813783, 0)
+    ]
+
+
+VENUES = {
+    "bybit": [BYBIT_TRADE, bybit_book("snapshot", 5), BYBIT_TICKER],
+    "okx": [OKX_TRADE, OKX_BEST, okx_book("snapshot", -1, 10)],
+    "coinbase": [COINBASE_MATCH, COINBASE_SNAPSHOT, COINBASE_UPDATE, COINBASE_TICKER],
+    "kraken": [json.loads(text) for text in (KRAKEN_TRADE, KRAKEN_SNAPSHOT, KRAKEN_BOOK, KRAKEN_TICKER)],
+}
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_venues_are_recognised_by_any_of_their_messages(path: Path, venue: str) -> None:
+    for message in VENUES[venue]:
+        data = lines(message)
+        assert is_crypto_raw(data)
+        path.write_bytes(data)
+        assert CryptoRaw(path).schema.metadata[b"penstock.venue"].decode() == venue
+    found = inspect_crypto_raw(path)
+    assert found["venue"] == venue and found["messages"] == 1 and found["bad"] == 0
+
+
+def broken(value: Any) -> list[Any]:
+    """`value` with one part of it taken out or of another type, in every place."""
+    found: list[Any] = [None, 5, "x", [], {}]
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found.append({k: v for k, v in value.items() if k != key})
+            found += [{**value, key: other} for other in broken(inner)]
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            found += [[*value[:place], other, *value[place + 1 :]] for other in broken(inner)]
+    return found
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_no_message_of_another_shape_stops_a_recording(path: Path, venue: str) -> None:
+    shapes = [shape for message in VENUES[venue] for shape in broken(message)]
+    for table in ("bbo", "trade", "l2"):
+        found = read(path, lines(*shapes), table=table, venue=venue)
+        assert found.records == len(shapes) and found.bad
