@@ -9,6 +9,7 @@ from typing import Any
 
 from ..pipeline.errors import FormatError
 from .driving.mcap import inspect_mcap, is_mcap
+from .market.crypto import inspect_crypto_raw, is_crypto_raw
 from .market.itch import inspect_itch, is_itch
 from .replay.recording import inspect_recording, is_recording
 from .storage.stored import PathLike, is_url, location, stored_size
@@ -33,6 +34,7 @@ class Format:
 FORMATS: tuple[Format, ...] = (
     Format("recording", is_recording, inspect_recording),
     Format("MCAP", is_mcap, inspect_mcap),
+    Format("crypto", is_crypto_raw, inspect_crypto_raw),
     Format("NDJSON", is_ndjson, inspect_ndjson),
     Format("NASDAQ ITCH 5.0", is_itch, inspect_itch),
 )

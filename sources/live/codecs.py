@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...pipeline.errors import FormatError
+from .crypto_messages import CryptoMessages
 from .json_messages import JsonMessages
 from .raw_messages import RawMessages
 from .session import Codec
 
 __all__ = ["codec_named"]
 
-_CODECS: dict[str, Any] = {"json": JsonMessages, "raw": RawMessages, "": RawMessages}
+_CODECS: dict[str, Any] = {"crypto": CryptoMessages, "json": JsonMessages, "raw": RawMessages}
 
 
 def codec_named(name: str, options: Mapping[str, Any]) -> Codec:
     """The codec called `name` whose `describe` gave `options`. Raises FormatError for one that is not known."""
     kind = _CODECS.get(name)
     if kind is None:
-        known = ", ".join(sorted(filter(None, _CODECS)))
+        known = ", ".join(sorted(_CODECS))
         raise FormatError(f"a recording of the codec {name!r}, which this version does not have; it has {known}")
     try:
         made: Codec = kind.described(options)

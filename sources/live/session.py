@@ -23,10 +23,14 @@ __all__ = ["Codec", "Framed", "Request", "Session"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something the session needs from the sender beside the feed: ``GET url``; the answer arrives with `channel`."""
+    """Something the session needs from the sender beside the feed: ``GET url``; the answer arrives on `channel`.
+
+    `note` is for the codec's own use, such as the symbol that was asked for.
+    """
 
     url: str
     channel: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
 from ...pipeline.memory import BufferPool
 from ..inspect import recognise
+from ..live.stamp import split_text
 from ..storage.stored import location
 from ..storage.unpack import head_of, open_feed
 from .message import Message, Playable
@@ -21,6 +22,7 @@ from .message import Message, Playable
 __all__ = ["playable_of"]
 
 _DATAGRAM = 1_400
+_PIECE = 1 << 18
 
 
 def playable_of(path: str, **options: Any) -> Playable:
@@ -123,6 +125,20 @@ def _mold(messages: Iterator[Message]) -> Iterator[Message]:
     yield Message(at, session + struct.pack(">QH", number, 0xFFFF))
 
 
+def lines_in(path: str) -> Iterator[bytes]:
+    """The lines of a file, without their ends."""
+    feed = open_feed(path)
+    try:
+        held, view = b"", memoryview(bytearray(_PIECE))
+        while count := feed.fill(view):
+            *whole, held = (held + bytes(view[:count])).split(b"\n")
+            yield from whole
+        if held:
+            yield held
+    finally:
+        feed.close()
+
+
 def _recording(path: str, **options: Any) -> Playable:
     from ..live.codecs import codec_named
     from .recording import described, recorded_arrivals
@@ -138,8 +154,19 @@ def _recording(path: str, **options: Any) -> Playable:
     return Playable(messages, text=codec.framing == "lines", framing=codec.framing)
 
 
+def _crypto(path: str, **_: Any) -> Playable:
+    def messages() -> Iterator[Message]:
+        for line in lines_in(path):
+            stamped = split_text(line.strip())
+            if stamped is not None:
+                yield Message(stamped[0], stamped[1].strip())
+
+    return Playable(messages, text=True, framing="lines")
+
+
 _FORMATS: dict[str, Callable[..., Playable]] = {
     "recording": _recording,
+    "crypto": _crypto,
     "NDJSON": _ndjson,
     "NASDAQ ITCH 5.0": _itch,
 }

@@ -1,0 +1,218 @@
+"""Crypto venues over WebSocket: subscriptions, book snapshots asked for where they are needed, gaps told at once.
+
+    feed = sources.live_crypto("binance-usdm", ["BTCUSDT", "ETHUSDT"], table="l2")
+
+Messages become rows as those of recorder files do (`CryptoRaw`), so a recording of the feed, or the same lines in a
+recorder's file, give the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from ...pipeline.context import BadRecord, Context
+from ...pipeline.errors import GraphError
+from ...pipeline.source import Decoded
+from ..market._crypto_subscribe import snapshot_url, stream_url, subscriptions
+from ..market._crypto_tables import TABLES, crypto_schema
+from ..market._crypto_venues import VENUES, is_fast, reader_of
+from ._retry import Retry
+from .arrival import Arrival
+from .feed import Live
+from .inlet import Inlet
+from .session import Codec, Framed, Request, Session
+
+__all__ = ["CryptoMessages", "live_crypto"]
+
+#: Channel of the answers to snapshot requests.
+_SNAPSHOT = 1
+_PATIENCE_NS = 60 * 10**9
+_MOST_ANSWER = 64 << 20
+
+
+@dataclass(frozen=True)
+class CryptoMessages(Codec):
+    """One table of a venue's messages, with the columns of `CryptoRaw`.
+
+    For ``l2`` of Binance, whose stream has no snapshots, one is fetched over HTTP for every book that is out of step: when
+    the feed begins, behind a gap and after a lost connection; `snapshots` is where, with ``{symbol}`` in it (None: the
+    venue's own address; empty: never). Its rows have `is_snapshot`. The other venues send snapshots in the stream, again
+    after each subscription.
+    """
+
+    name: ClassVar[str] = "crypto"
+    venue: str
+    table: str = "bbo"
+    symbols: tuple[str, ...] = ()
+    price_decimals: int = 9
+    snapshots: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbols", tuple(self.symbols))
+        if self.venue not in VENUES:
+            raise GraphError(f"no venue {self.venue!r}", expected=" | ".join(VENUES))
+        if self.table not in TABLES:
+            raise GraphError(f"no table {self.table!r}", expected=" | ".join(TABLES))
+        if self.snapshots and "{symbol}" not in self.snapshots:
+            raise GraphError(f"{self.snapshots=} does not say where the symbol goes", expected="{symbol} in it")
+
+    def schema(self, source: str) -> pa.Schema:
+        return crypto_schema(self.table, source, self.venue, self.price_decimals)
+
+    def open(self, context: Context, source: str, position: Mapping[str, Any] | None) -> Session:
+        return _Session(self, context, source, position)
+
+    def greeting(self, url: str) -> Sequence[str]:
+        """What subscribes to the symbols; nothing where the URL names the streams (Binance)."""
+        return subscriptions(self.venue, self.table, self.symbols, urlsplit(url).path)
+
+    @property
+    def snapshot_address(self) -> str:
+        """Where snapshots are, empty where none are fetched."""
+        if self.snapshots is not None:
+            return self.snapshots
+        return snapshot_url(self.venue) if self.table == "l2" else ""
+
+    def fetch(self, request: Request, inlet: Inlet, context: Context) -> None:
+        """GET a snapshot, again and again for a minute; its symbol is put in front, since it does not say."""
+        from urllib.error import URLError
+        from urllib.request import Request as HttpRequest
+        from urllib.request import urlopen
+
+        retry = Retry(context, _PATIENCE_NS)
+        while not inlet.done:
+            try:
+                asked = HttpRequest(request.url, headers={"User-Agent": "penstock"})
+                with urlopen(asked, timeout=5) as answer:
+                    body = answer.read(_MOST_ANSWER)
+            except (URLError, OSError):
+                if not retry.wait(inlet):
+                    return
+                continue
+            if body.lstrip().startswith(b"{"):
+                data = b'{"symbol":"' + request.note.encode() + b'",' + body.lstrip()[1:]
+                inlet.put(Arrival(context.clock.now_ns(), data, 0, request.channel))
+            return
+
+    def describe(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def described(cls, values: Mapping[str, Any]) -> CryptoMessages:
+        """The codec of which `describe` gave `values`."""
+        return cls(**{**values, "symbols": tuple(values.get("symbols", ()))})
+
+
+class _Session(Session):
+    def __init__(
+        self, codec: CryptoMessages, context: Context, source: str, position: Mapping[str, Any] | None
+    ) -> None:
+        from ..market._crypto_decode import Layout, LineDecoder
+
+        self._address, self._source, self._pool = codec.snapshot_address, source, context.pool
+        symbol = codec.symbols[0] if len(codec.symbols) == 1 else None
+        layout = Layout(
+            read=reader_of(codec.venue),
+            fast=is_fast(codec.venue),
+            table=codec.table,
+            schema=codec.schema(source),
+            price_decimals=codec.price_decimals,
+            symbol=symbol,
+            first_symbol=symbol,
+            file=source,
+        )
+        saved = dict(position) if position else None
+        self._decoder = LineDecoder(layout, context.pool, saved)
+        self._offset, self._line = (saved["offset"], saved["line"]) if saved else (0, 1)
+        self._lost = ""
+        self._asked: set[str] = set()
+
+    def position(self) -> Mapping[str, Any]:
+        return {"offset": self._offset, "line": self._line, **self._decoder.save()}
+
+    def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
+        from ..market._crypto_decode import Made
+
+        made = Made()
+        noticed: list[BadRecord] = []
+        lines: list[bytes] = []
+        seq = first_seq
+        for arrival in arrivals:
+            if arrival.event:
+                seq += self._decode(lines, seq, made)
+                lines = []
+                noticed += self._heard(arrival)
+            elif text := arrival.data.replace(b"\n", b" ").strip():
+                lines.append(b"%d %s\n" % (max(0, arrival.recv_ns), text))
+                if arrival.channel == _SNAPSHOT:
+                    self._asked.discard(_symbol_of(text))
+        seq += self._decode(lines, seq, made)
+        size = sum(len(arrival.data) for arrival in arrivals)
+        decoded = Decoded(made.batches, made.bad, made.dropped)
+        return Framed(decoded, seq - first_seq, size, noticed, requests=self._requests())
+
+    def _decode(self, lines: Sequence[bytes], seq: int, made: Any) -> int:
+        from ..market._crypto_decode import Lines
+        from ..text._ndjson_simd import PADDING
+
+        if not lines:
+            return 0
+        joined = b"".join(lines)
+        lease = self._pool.take(len(joined) + PADDING)
+        data: Any = lease.array(np.uint8, len(joined) + PADDING)
+        data[: len(joined)] = np.frombuffer(joined, np.uint8)
+        data[len(joined) :] = 0
+        found = self._decoder.decode(Lines(lease, len(joined), self._offset, self._line, seq, len(lines)))
+        self._offset += len(joined)
+        self._line += len(lines)
+        made.batches += found.batches
+        made.bad += found.bad
+        made.dropped += found.dropped
+        return len(lines)
+
+    def _heard(self, arrival: Arrival) -> list[BadRecord]:
+        if arrival.event != "connected":
+            self._lost = arrival.event.removeprefix("lost: ")
+            self._decoder.books.lost()
+            return []
+        if not self._lost:
+            return []
+        error = f"the connection was lost ({self._lost}) and made again: what was sent in between is missing"
+        self._lost = ""
+        return [BadRecord(f"{self._source}, line {self._line}", "live.gap", error, b"")]
+
+    def _requests(self) -> list[Request]:
+        if not self._address or self._lost:
+            return []
+        names = self._decoder.symbols.names
+        wanted = [names[code] for code in self._decoder.books.waiting() if names[code] not in self._asked]
+        self._asked.update(wanted)
+        return [Request(self._address.format(symbol=name), _SNAPSHOT, name) for name in wanted]
+
+    def decode(self, payload: Any, first_seq: int) -> Decoded:
+        made: Decoded = payload
+        return made
+
+
+def _symbol_of(text: bytes) -> str:
+    """The symbol that `fetch` put in front of a snapshot."""
+    return text[11 : text.find(b'"', 11)].decode("utf-8", "replace")
+
+
+def live_crypto(
+    venue: str, symbols: Sequence[str], *, table: str = "bbo", url: str | None = None, **options: Any
+) -> Live:
+    """One table of `symbols` from a venue's public feed; `url` is another address, such as that of a replay.
+
+    Symbols are the venue's own (``BTCUSDT``, ``BTC-USDT``, ``BTC-USD``, ``BTC/USD``). Options are those of `Live`, and
+    `price_decimals` and `snapshots` of `CryptoMessages`. Venues cut a connection after 24 hours; it is replaced before.
+    """
+    own = {key: options.pop(key) for key in ("price_decimals", "snapshots") if key in options}
+    codec = CryptoMessages(venue, table, tuple(symbols), **own)
+    return Live(url if url is not None else stream_url(venue, table, symbols), codec, **options)
