@@ -108,16 +108,15 @@ class CanLogReader(SourceReader):
         self._feed.close()
 
     def blocks(self) -> Iterator[Block]:
-        carry, ended, size = b"", False, self._size
+        carry, ended, size = b"", False, self._size  # a line of `size` bytes or more is passed over, wherever it begins
         while not ended:
-            size = max(self._size, 2 * len(carry))
             lease = self._pool.take(size)
             data: Any = lease.array(np.uint8, size)
             data[: len(carry)] = np.frombuffer(carry, np.uint8)
             have = len(carry) + self._feed.fill(memoryview(data)[len(carry) : size])
             ended = have < size
             cut = have if ended else data[:have].tobytes().rfind(b"\n") + 1
-            if not cut and have >= _KEPT:
+            if not cut and not ended:
                 carry, ended, lost = self._pass_over(data[:have].tobytes())
                 yield lost
                 continue
