@@ -80,14 +80,15 @@ def lidar_scans(schema: pa.Schema, topic: str, floats: int) -> Convert:
 
 def radar_scans(schema: pa.Schema, topic: str) -> Convert:
     """Rows of `radar.scan` from nuScenes .pcd files; ``vr`` is the radial part of vx and vy (not compensated)."""
-    needed = {"x", "y", "z", "rcs", "vx", "vy", "id"}
+    needed = ("x", "y", "z", "rcs", "vx", "vy", "id")
 
     def look(content: Content) -> npt.NDArray[Any]:
         points = pcd_points(content.view)
-        lacking = sorted(needed - set(points.dtype.names or ()))
+        lacking = [name for name in needed if name not in (points.dtype.names or ())]
         if lacking or any(points.dtype[name].shape for name in points.dtype.names or ()):
             raise ValueError(f"its points have no single {lacking[0] if lacking else 'values'}: no nuScenes radar file")
-        return points
+        lost = len(points) and any(np.isnan(points[name][0]) for name in needed if points.dtype[name].kind == "f")
+        return points[:0] if lost else points  # a first point that is not a number stands for no points at all
 
     def convert(contents: Sequence[Content], pool: BufferPool) -> Any:
         good, scans, damaged = kept(contents, look)
