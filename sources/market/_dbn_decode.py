@@ -136,7 +136,8 @@ class Decoder:
             text = "err" if self._family == "error" else "msg"
             block["code"][:rows] = [_code(self._family, value) for value in made[text].to_pylist()]
         symbols = piece.symbols.dictionary
-        missing = kernels.lookup(block["instrument_id"], block["ts_recv"], rows, *piece.symbols.arrays, block["symbol"])
+        lookup: Any = kernels.lookup
+        missing = lookup(block["instrument_id"], block["ts_recv"], rows, *piece.symbols.arrays, block["symbol"])
         if missing:
             symbols = piece.symbols.name_rest(block["symbol"][:rows], block["instrument_id"][:rows])
         return rows, wrong, symbols
@@ -166,9 +167,10 @@ class Decoder:
             kernels.take4(data, chosen, rows, place, out, 1, 0)
         else:
             kernels.take(data, chosen, rows, place, out[:rows].view(np.uint8).reshape(rows, kind.itemsize))
-        if column.kind == "price":
-            return out[:rows] != UNDEF_PRICE
-        return out[:rows] >= 0 if column.kind == "time" else None
+        if column.kind == "number":
+            return None
+        present: npt.NDArray[np.bool_] = out[:rows] != UNDEF_PRICE if column.kind == "price" else out[:rows] >= 0
+        return present
 
     def _text(self, column: Column, data: npt.NDArray[np.uint8], chosen: npt.NDArray[np.uint32], rows: int) -> pa.Array:
         fields: Any = self._layout.fields

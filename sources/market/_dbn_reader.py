@@ -104,8 +104,9 @@ class Framer:
             if status == kernels.MORE and self.offset < end:
                 self._refill()
         if self._final and self._feed.error is not None and until is None:
-            nothing: Any = np.empty(0, np.uint32), 0, np.empty((0, 4), np.int64), self.symbols
-            yield self.seq, Piece(self._data, *nothing, self.offset, (self._lease,), self._feed.error)
+            nowhere, nothing = np.empty(0, np.uint32), np.empty((0, 4), np.int64)
+            held, note = (self._lease,), self._feed.error
+            yield self.seq, Piece(self._data, nowhere, 0, nothing, self.symbols, self.offset, held, note)
 
     def _learn(self, mappings: npt.NDArray[np.int64]) -> None:
         if not len(mappings):

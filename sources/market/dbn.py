@@ -51,10 +51,11 @@ class Dbn(SourceSpec):
     Records of other types are counted as dropped, ``not in mbo: system``. Older records come out in the columns of
     version 3. Prices are int64 of 1e-9, null where undefined; times likewise. `ts_event` is that of the record's header
     and `ts_recv` the capture server's; where one is undefined, it is the other. `seq` is the number of the record among
-    all in the file. `symbol` is what the header maps the instrument to on that day (UTC, by `ts_recv`), in a live capture what the last
-    symbol mapping record said, else ``?<instrument_id>``. Letters are ASCII codes; `side` is 1 for bid, -1 for ask, 0 for
-    none. `mbo` gives ``market.l3`` with the action as `msg_type` and DBN's own flag bits, `trades` ``market.trade``,
-    schemas with one level ``market.bbo`` with the trade's columns behind, `mbp-10` `levels`: ten structs a row.
+    all in the file. `symbol` is what the header maps the instrument to on that day (UTC, by `ts_recv`), in a live capture
+    what the last symbol mapping record said, else ``?<instrument_id>``. Letters are ASCII codes; `side` is 1 for bid, -1
+    for ask, 0 for none. `mbo` gives ``market.l3`` with the action as `msg_type` and DBN's own flag bits, `trades`
+    ``market.trade``, schemas with one level ``market.bbo`` with the trade's columns behind, `mbp-10` `levels`: ten structs
+    a row. Text that is not UTF-8 has U+FFFD in its place.
 
     A record of a wrong length, bytes between records, a cut last record, a side that is none, and a time beyond the year
     2262 are bad records with their offset (in the unpacked content). Raises GraphError for wrong arguments; `schema` and

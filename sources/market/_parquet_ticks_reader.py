@@ -1,0 +1,346 @@
+"""Row groups of a Parquet file and record batches of an IPC file behind one face, and their rows in our columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...pipeline.context import BadRecord
+from ...pipeline.errors import FormatError, GraphError
+from ...pipeline.schema import EVENT_FIELDS, TIMESTAMP, event_schema
+from ...pipeline.source import Block, Decoded, Position, SourceReader
+from ..storage.stored import Stored, open_stored
+from .parquet_ticks import UNITS, USUAL, ParquetTicks
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Plan", "Table", "TableReader", "open_table", "plan_of", "usual_time"]
+
+#: Rows of a block.
+ROWS = 1 << 15
+_EVENT = tuple(column.name for column in EVENT_FIELDS)
+_SIZES = ("size", "qty", "quantity", "volume", "amount")
+_DAMAGE = (pa.ArrowException, OSError)
+
+
+class _File(io.RawIOBase):
+    """A stored file as Python's own."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored, self._at = stored, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._stored.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, view: Any) -> int:
+        room = memoryview(view).cast("B")
+        count = self._stored.read_into(self._at, room[: max(0, min(len(room), self._stored.size - self._at))])
+        self._at += count
+        return count
+
+
+class Table:
+    """An open file: `groups` pieces, each of which gives batches."""
+
+    kind = "Parquet"
+
+    def __init__(self, stored: Stored) -> None:
+        import pyarrow.parquet as parquet
+
+        self._stored, self.path = stored, stored.path
+        self._file: Any = parquet.ParquetFile(pa.PythonFile(_File(stored), mode="r"), pre_buffer=False)
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.groups: int = self._file.metadata.num_row_groups
+
+    def rows(self, group: int) -> int:
+        return int(self._file.metadata.row_group(group).num_rows)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest group, unpacked."""
+        sizes = (self._file.metadata.row_group(group).total_byte_size for group in range(self.groups))
+        return 2 * max((int(size) for size in sizes), default=0)
+
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """The group's rows. Raises an error of pyarrow's if it is damaged."""
+        yield from self._file.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False)
+
+    def close(self) -> None:
+        self._stored.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class _Ipc(Table):
+    kind = "Arrow IPC"
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored, self.path = stored, stored.path
+        self._file = pa.ipc.open_file(pa.PythonFile(_File(stored), mode="r"))
+        self.schema = self._file.schema
+        self.groups = self._file.num_record_batches
+        self._last: tuple[int, pa.RecordBatch] | None = None
+
+    def _batch(self, group: int) -> pa.RecordBatch:
+        if self._last is None or self._last[0] != group:
+            self._last = group, self._file.get_batch(group)
+        return self._last[1]
+
+    def rows(self, group: int) -> int:
+        try:
+            return int(self._batch(group).num_rows)
+        except _DAMAGE:
+            return 1
+
+    @property
+    def largest(self) -> int:
+        return 4 * max((self._batch(group).nbytes for group in range(min(self.groups, 1))), default=0)
+
+    def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        whole = self._batch(group).select(columns)
+        for start in range(0, whole.num_rows, ROWS):
+            piece = whole.slice(start, ROWS)
+            piece.validate(full=True)
+            yield piece
+
+
+def open_table(path: str) -> Table:
+    """Open a Parquet or IPC file by its content. Raises FormatError, OSError."""
+    stored = open_stored(path)
+    head = stored.read(0, 8)
+    try:
+        if head.startswith(b"PAR1"):
+            return Table(stored)
+        if head.startswith(b"ARROW1\0\0"):
+            return _Ipc(stored)
+    except _DAMAGE as error:
+        stored.close()
+        raise FormatError(f"{path} begins like {'Parquet' if head[0] == 80 else 'Arrow IPC'} but: {error}") from None
+    stored.close()
+    if not head:
+        raise FormatError(f"{path} is empty")
+    if head.startswith(b"FEA1"):
+        raise FormatError(
+            f"{path} is Feather version 1: write it again with pyarrow.feather.write_feather(..., version=2)"
+        )
+    raise FormatError(f"{path} begins with {head.hex(' ')}, which is neither Parquet nor Arrow IPC")
+
+
+def usual_time(schema: pa.Schema, path: str) -> str:
+    """The column that is the event time, by its name, else the only timestamp."""
+    stamps = [column.name for column in schema if pa.types.is_timestamp(column.type)]
+    for name in USUAL:
+        if name in schema.names and (name in stamps or pa.types.is_integer(schema.field(name).type)):
+            return name
+    if len(stamps) == 1:
+        return str(stamps[0])
+    raise FormatError(f"{path} has columns {', '.join(schema.names)}: say which is the time, as in time='ts'")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file's columns become ours: what is read, and the decimals of those that are fixed-point."""
+
+    schema: pa.Schema
+    read: tuple[str, ...]
+    time: str
+    recv: str | None
+    scale: int
+    others: tuple[str, ...]
+    places: dict[str, int]
+    symbol: str | None
+
+
+def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
+    """Check a spec against a file's schema. Raises GraphError."""
+    recv = spec.recv
+    if recv is None and "ts_init" in found.names and spec.time == "ts_event":
+        recv = "ts_init"
+    for name in (spec.time, *([recv] if recv else []), *(spec.columns or ())):
+        if found.names.count(name) != 1:
+            raise GraphError(f"{source} has no column {name!r}", expected=f"one of {', '.join(found.names)}")
+    for name in (spec.time, recv):
+        kind = found.field(name).type if name else pa.int64()
+        if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)):
+            raise GraphError(f"column {name!r} of {source} is {kind}", expected="a timestamp, a date or an integer")
+    names = spec.columns if spec.columns is not None else [n for n in found.names if n not in (spec.time, recv)]
+    others = tuple(name for name in names if name not in _EVENT)
+    places = dict(spec.fixed_point or ())
+    if spec.fixed_point is None:
+        widths = {8: 9, 16: 16}
+        for name in others:
+            kind = found.field(name).type
+            if pa.types.is_fixed_size_binary(kind) and kind.byte_width in widths:
+                places[name] = widths[kind.byte_width]
+    for name in places:
+        kind = found.field(name).type if name in others else None
+        if kind is None or not pa.types.is_fixed_size_binary(kind) or kind.byte_width not in (8, 16):
+            raise GraphError(f"column {name!r} of {source} is {kind}", expected="fixed_size_binary[8] or [16]")
+    instrument = (found.metadata or {}).get(b"instrument_id")
+    symbol = instrument.decode("utf-8", "replace") if instrument and "symbol" not in others else None
+    fields = [pa.field("symbol", pa.dictionary(pa.int32(), pa.utf8()))] if symbol is not None else []
+    fields += [
+        pa.field(name, pa.float64() if _is_size(name) else pa.int64()) if name in places else found.field(name)
+        for name in others
+    ]
+    read = tuple(dict.fromkeys([spec.time, *([recv] if recv else []), *others]))
+    schema = event_schema(fields, source=source, format="parquet_ticks")
+    return Plan(schema, read, spec.time, recv, UNITS[spec.unit or "ns"], others, places, symbol)
+
+
+def _is_size(name: str) -> bool:
+    return any(word in name.lower() for word in _SIZES)
+
+
+class TableReader(SourceReader):
+    """An open file. `stop` is the group where a split ends."""
+
+    def __init__(self, table: Table, plan: Plan, *, position: Position, stop: int | None) -> None:
+        self._table, self._plan = table, plan
+        self._group, self._row = int(position.get("group", 0)), int(position.get("row", 0))
+        self._seq, self._index = int(position.get("seq", 0)), 0
+        self._stop = table.groups if stop is None else stop
+
+    def blocks(self) -> Iterator[Block]:
+        """Read groups in order; one that does not decode comes out as a block of its own with what is wrong."""
+        while self._group < self._stop:
+            skip, done = self._row, 0
+            try:
+                for batch in self._table.batches(self._group, list(self._plan.read)):
+                    done += batch.num_rows
+                    if done > skip:
+                        keep = min(batch.num_rows, done - skip)
+                        self._row += keep
+                        yield self._block(batch.slice(batch.num_rows - keep), keep)
+            except _DAMAGE as error:
+                lost = max(0, self._table.rows(self._group) - self._row)
+                place = f"{self._table.path}, group {self._group}, rows from {self._row}"
+                why = f"{lost} rows do not decode: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                self._group, self._row = self._group + 1, 0
+                yield self._block(BadRecord(place, "parquet_ticks.read", why, b"", self._seq), lost)
+                continue
+            self._group, self._row = self._group + 1, 0
+
+    def _block(self, payload: pa.RecordBatch | BadRecord, records: int) -> Block:
+        first = self._seq
+        self._seq += records
+        self._index += 1
+        after = {"group": self._group, "row": self._row, "seq": self._seq}
+        return Block(self._index - 1, first, records, getattr(payload, "nbytes", 0), after, payload)
+
+    def decode(self, block: Block) -> Decoded:
+        """Turn a batch into our columns; see `SourceReader.decode`."""
+        if isinstance(block.payload, BadRecord):
+            return Decoded((), (block.payload,))
+        batch: pa.RecordBatch = block.payload
+        plan, bad = self._plan, np.zeros(batch.num_rows, np.bool_)
+        event, wrong = _ns(batch.column(plan.time), plan.scale)
+        bad |= wrong
+        recv = event
+        if plan.recv is not None:
+            recv, wrong = _ns(batch.column(plan.recv), plan.scale)
+            recv = np.where(wrong, event, recv)
+        made: dict[str, pa.Array] = {}
+        for name in plan.others:
+            column = batch.column(name)
+            if name in plan.places:
+                made[name], wrong = _fixed_point(column, plan.places[name], as_float=_is_size(name))
+                bad |= wrong
+            else:
+                made[name] = column
+        if plan.symbol is not None:
+            indices = pa.array(np.zeros(batch.num_rows, np.int32))
+            made["symbol"] = pa.DictionaryArray.from_arrays(indices, pa.array([plan.symbol]))
+        seq = np.arange(block.first_seq, block.first_seq + batch.num_rows, dtype=np.uint64)
+        stamps = [pa.array(values).view(TIMESTAMP) for values in (event, recv)]
+        arrays = [*stamps, pa.array(seq), *(made[column.name] for column in plan.schema if column.name not in _EVENT)]
+        rows = pa.RecordBatch.from_arrays(arrays, schema=plan.schema)
+        refused = [self._bad(batch, block, row) for row in np.flatnonzero(bad).tolist()]
+        if refused:
+            rows = rows.filter(pa.array(~bad))
+        return Decoded((rows,) if rows.num_rows else (), refused)
+
+    def _bad(self, batch: pa.RecordBatch, block: Block, row: int) -> BadRecord:
+        seq = block.first_seq + row
+        data = repr(batch.slice(row, 1).to_pylist()[0]).encode()[:65_536]
+        why = "the row has no time in the years 1678 to 2262, or a price that 1e-9 does not hold"
+        return BadRecord(f"{self._table.path}, row {seq}", "parquet_ticks.decode", why, data, seq)
+
+    def close(self) -> None:
+        self._table.close()
+
+
+def _ns(column: pa.Array, scale: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Times as int64 ns, and where there is none."""
+    kind = column.type
+    if pa.types.is_date(kind):
+        column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
+    if pa.types.is_timestamp(kind):
+        scale = UNITS[kind.unit]
+        column = column.view(pa.int64())
+    missing = np.asarray(column.is_null())
+    values = column.fill_null(0).to_numpy(zero_copy_only=False)
+    if values.dtype == np.uint64:
+        missing |= values > np.uint64((1 << 63) - 1)
+        values = values.view(np.int64)
+    values = values.astype(np.int64)
+    missing |= (np.abs(values) > ((1 << 63) - 1) // scale) | (values == np.iinfo(np.int64).min)
+    return np.where(missing, 0, values) * scale, missing
+
+
+def _fixed_point(column: pa.Array, places: int, *, as_float: bool) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """int64 of 1e-9 (or float64), null for the greatest value, and where a value does not fit."""
+    width, rows = column.type.byte_width, len(column)
+    null = np.asarray(column.is_null())
+    raw = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * width : (column.offset + rows) * width]
+    words = raw.view("<i8").reshape(rows, width // 8) if rows else np.empty((0, width // 8), np.int64)
+    low = words[:, 0]
+    high = words[:, 1] if width == 16 else low >> 63
+    undefined = (high == np.iinfo(np.int64).max) & (low == -1) if width == 16 else low == np.iinfo(np.int64).max
+    null |= undefined
+    small = high == low >> 63  # fits an int64 as it is
+    values = np.where(small & ~null, low, 0)
+    wide = [(int(i), (int(high[i]) << 64) + (int(low[i]) & ((1 << 64) - 1))) for i in np.flatnonzero(~small & ~null)]
+    if as_float:
+        numbers = values / 10.0**places
+        for i, value in wide:
+            numbers[i] = value / 10**places
+        return pa.array(numbers, mask=null), np.zeros(rows, np.bool_)
+    wrong = np.zeros(rows, np.bool_)
+    shift = 9 - places
+    if shift >= 0:
+        wrong |= np.abs(values) > ((1 << 63) - 1) // 10**shift
+        fixed = np.where(wrong, 0, values) * 10**shift
+    else:
+        unit = 10**-shift
+        wrong |= values % unit != 0 if unit < 1 << 63 else values != 0
+        fixed = values // unit if unit < 1 << 63 else values * 0
+    for i, value in wide:
+        whole, rest = divmod(value * 10 ** max(0, shift), 10 ** max(0, -shift))
+        if rest or abs(whole) >= 1 << 63:
+            wrong[i] = True
+        else:
+            fixed[i] = whole
+    return pa.array(fixed, pa.int64(), mask=null), wrong

@@ -1,0 +1,52 @@
+"""What a file of ticks holds, for `penstock inspect`: by reading it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from ...pipeline.columns import as_numpy
+from ...pipeline.context import Context
+from ...pipeline.source import SourceSpec
+from ..storage.unpack import head_of
+
+__all__ = ["survey"]
+
+
+def survey(spec: SourceSpec, kind: str) -> dict[str, Any]:
+    """``compression``, ``messages`` (bad ones included), ``types``, ``bad``, ``symbols``, ``time_range``, ``error``."""
+    path: Any = spec.path  # type: ignore[attr-defined]
+    reader = spec.open(Context("inspect"))
+    messages = bad = 0
+    least, greatest, error = None, None, None
+    symbols: set[str] = set()
+    try:
+        for block in reader.blocks():
+            messages += block.records
+            decoded = reader.decode(block)
+            bad += sum(record.seq is not None for record in decoded.bad)
+            error = next((record.error for record in decoded.bad if record.seq is None), error)
+            for batch in decoded.batches:
+                times = as_numpy(batch.column("ts_event"))
+                low, high = int(times.min()), int(times.max())
+                least, greatest = min(low, least or low), max(high, greatest or high)
+                if "symbol" in batch.schema.names:
+                    symbols.update(batch.column("symbol").dictionary.to_pylist())
+    finally:
+        reader.close()
+    span = None if least is None or greatest is None else [least, greatest]
+    return {
+        "compression": head_of(path, 1)[1],
+        "messages": messages,
+        "types": {kind: {"messages": messages - bad}},
+        "bad": bad,
+        "symbols": len(symbols),
+        "time_range": None if span is None else {"ns": span, "utc": [_iso(time) for time in span]},
+        "error": error,
+    }
+
+
+def _iso(ns: int) -> str:
+    seconds, rest = divmod(ns, 10**9)
+    day = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
+    return day.strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:09d}Z"
