@@ -68,8 +68,8 @@ class Books:
 
     def _tell(self, code: int) -> None:
         book = self._books[code, ""]
-        alone = book.run_from is not None and book.last_id is not None and book.last_id < 1 << 63
-        self.last_ids[code] = book.last_id if alone else -1
+        alone = book.run_from is not None and (book.last_id or 0) < 1 << 63
+        self.last_ids[code] = book.last_id if alone and book.last_id is not None else -1
 
 
 def complaint(symbol: str, verdict: Verdict) -> str | None:

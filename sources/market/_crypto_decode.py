@@ -52,6 +52,8 @@ _NAMES = ("bookTicker", "trade", "aggTrade", "depthUpdate")
 #: Bytes of text for each row that memory is made for at first.
 _TEXT_A_LEVEL, _TEXT_A_ROW = 20, 90
 _LEAST_ROOM = 64
+#: Bytes of the shortest level, ``["1","1"],``.
+_LEAST_LEVEL = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +205,9 @@ class _Pass:
         return Rows(self._decoder.pool, self._layout.schema, room)
 
     def make_room(self, least: int = 0) -> None:
-        """Close the batch and begin another with room for `least` rows; more than there was if the batch is empty."""
+        """Close the batch and begin one with room for `least` rows, and for all of a line that an empty one did not hold."""
         if not self.state[ROW]:
-            least = max(2 * self.rows.room, least)
+            least = max(self.line_size(int(self.state[AT])) // _LEAST_LEVEL + 1, least)
         self._close()
         self.rows = self._new_rows(least)
 

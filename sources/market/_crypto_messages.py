@@ -136,16 +136,16 @@ def price(value: Any, decimals: int) -> int:
     """A decimal number in units of ``10**-decimals``, exactly. Raises BadMessage if it has more decimals or passes int64."""
     match = _decimal(value)
     fraction = match[3] or ""
-    digits = int(match[2] + fraction)
+    digits: int = int(match[2] + fraction)
     power = int(match[4] or 0) - len(fraction) + decimals
     if digits == 0:
         return 0
     if power >= 0:
         if power > 40:
             raise BadMessage(f"the price {_shown(value)} is too large")
-        digits *= 10**power
+        digits *= int(10**power)
     else:
-        digits, rest = divmod(digits, 10**-power)
+        digits, rest = divmod(digits, int(10**-power))
         if rest:
             raise BadMessage(
                 f"the price {_shown(value)} has more than {decimals} decimals; read with more price_decimals"

@@ -71,7 +71,7 @@ class CryptoRaw(SourceSpec):
     table: str = "bbo"
     symbol: str | None = field(default=None, kw_only=True)
     price_decimals: int = field(default=9, kw_only=True)
-    max_line: int = field(default=16 << 20, kw_only=True)
+    max_line: int = field(default=4 << 20, kw_only=True)
     block_bytes: int = field(default=1 << 20, kw_only=True)
     lateness_ns: int = field(default=0, kw_only=True)
 
@@ -107,9 +107,9 @@ class CryptoRaw(SourceSpec):
 
     @property
     def block_bound(self) -> int:
-        """The text of the longest block and twice the rows of its shortest messages."""
+        """The text of the longest block and the rows of its shortest levels; the pool rounds up by half at most."""
         text = self.max_line + self.block_bytes + 4096
-        return text + 3 * (text // 10 * 80)
+        return text + 3 * (text // 10 * 80) // 2
 
     def _look(self) -> tuple[str, str | None]:
         """The venue and the first symbol. Raises FormatError, OSError."""

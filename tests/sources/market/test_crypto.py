@@ -42,12 +42,20 @@ def test_every_row_of_a_real_recording_is_what_a_naive_reader_finds(
     real: tuple[str, Path, int, list[str]], table: str
 ) -> None:
     venue, file, messages, text = real
-    found = Read(CryptoRaw(file, table=table))
+    found = Read(CryptoRaw(file, table=table), tuples=False)
     assert found.records == messages == len(text)
     assert found.bad == []
     expected = reference(text, table)
-    assert len(found.rows) == len(expected)
-    assert same_floats(found.rows, expected)
+    assert sum(batch.num_rows for batch in found.batches) == len(expected)
+    assert bool(expected) == (table != "agg_trade")
+    got = pa.Table.from_batches(found.batches, CryptoRaw(file, table=table).schema)
+    for name, values in zip(got.schema.names, zip(*expected, strict=True), strict=False):
+        column = got[name].cast(pa.int64()) if name.startswith("ts_") else got[name]
+        if name == "symbol":
+            column = column.cast(pa.utf8())
+        assert column.combine_chunks().equals(pa.array(values, column.type)), name
+        if column.type == pa.float64():
+            assert not np.signbit(column.to_numpy()).any()
     metadata = CryptoRaw(file, table=table).schema.metadata
     assert metadata[b"penstock.venue"].decode() == venue
     assert metadata[b"penstock.price_scale"] == b"1e-9"
@@ -85,7 +93,7 @@ def test_rows_do_not_depend_on_block_sizes_and_every_position_resumes(
         pieces = Read(spec)
         assert len(pieces.after) > 10
         assert same_floats(whole.rows, pieces.rows) and whole.bad == pieces.bad
-        for position, done in zip(pieces.after[::3], pieces.rows_after[::3], strict=True):
+        for position, done in zip(pieces.after[::7], pieces.rows_after[::7], strict=True):
             rest = Read(spec, position)
             assert same_floats(rest.rows, pieces.rows[done:])
 

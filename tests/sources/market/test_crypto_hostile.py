@@ -128,7 +128,7 @@ def texts(draw: st.DrawFn) -> bytes:
     return data[: -draw(st.integers(0, 3))] if draw(st.integers(0, 9)) == 0 and len(data) > 5 else data
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(texts())
 def test_the_scanner_and_the_general_path_give_the_same_rows(data: bytes) -> None:
     check_equal(data)
