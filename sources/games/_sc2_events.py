@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from io import BytesIO
@@ -25,8 +26,9 @@ _TENTHS = {"Slower": 96, "Slow": 128, "Normal": 160, "Fast": 192, "Faster": 224}
 #: What is kept of an event besides its columns. Text of chats and names are not.
 _KEPT = (
     *("frame", "control_pid", "upkeep_pid", "unit_id", "unit_type_name", "ability_name", "ability_id"),
-    *("target_unit_id", "flags", "control_group", "upgrade_type_name", "count", "minerals_current", "vespene_current"),
-    *("food_used", "food_made", "minerals_collection_rate", "vespene_collection_rate", "workers_active_count"),
+    *("target_unit_id", "killer_pid", "flags", "control_group", "upgrade_type_name", "count", "distance", "pitch", "yaw"),
+    *("minerals_current", "vespene_current", "food_used", "food_made", "minerals_collection_rate"),
+    *("vespene_collection_rate", "workers_active_count"),
 )
 
 
@@ -70,6 +72,9 @@ def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
     if len(data) > _MOST_BYTES:
         raise FormatError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, which no StarCraft II replay is")
     build = "unknown"
+    logger = logging.getLogger("sc2reader")  # what it says of odd events names players
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         header = sc2reader.load_replay(BytesIO(data), load_level=0)
         build = f"{header.release_string}"
@@ -82,6 +87,8 @@ def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
             f"{path}: sc2reader {version} cannot read this replay (version {build}): {type(error).__name__}: {error}. "
             "New builds of the game need a newer sc2reader; else the file is damaged"
         ) from error
+    finally:
+        logger.setLevel(level)
     return replay, hashlib.sha256(data).hexdigest()[:12]
 
 
