@@ -56,7 +56,7 @@ class AdcReader(SourceReader):
             self._feed.seek(frame * size)
         while True:
             lease = self._context.pool.take(self._each * size)
-            got = self._feed.fill(memoryview(lease.array(np.uint8, self._each * size)))
+            got = self._feed.fill(lease.array(np.uint8, self._each * size).data)
             count, rest = divmod(got, size)
             error = self._feed.error or ""
             records = count + bool(rest or error)

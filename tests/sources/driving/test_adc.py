@@ -39,9 +39,7 @@ def spec(path: Any, **options: Any) -> Adc:
     return Adc(path, **{"chirps": chirps, "samples": samples, "rx": rx, "frame_period": "50ms", **options})
 
 
-def read(
-    source: Adc, position: dict[str, Any] | None = None
-) -> tuple[list[tuple[int, ...]], np.ndarray, list[Any], list[Any]]:
+def read(source: Adc, position: dict[str, Any] | None = None) -> tuple[list[Any], np.ndarray, list[Any], list[Any]]:
     """(ts_event, ts_recv, seq, frame) of every row, the cubes, bad records, and positions with the rows before them."""
     rows, cubes, bad, after = [], [np.empty((0, source.chirps, source.samples, source.rx, 2), np.int16)], [], []
     reader = source.open(Context("read"), None, position)
