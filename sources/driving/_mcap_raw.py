@@ -69,4 +69,15 @@ def raw_blocks(catalog: Catalog, limit: int) -> Iterator[MessageBlock]:
             channel = np.empty(count, np.uint16)
             every_message(data, end, channel, times[0], times[1], places[0], places[1])
             lease = records.lease if records is not None else None
-            yield MessageBlock(*times, channel, *places, data, piece.offset, catalog.channels, error, lease)
+            yield MessageBlock(
+                times[0],
+                times[1],
+                channel,
+                places[0],
+                places[1],
+                data,
+                piece.offset,
+                catalog.channels,
+                error,
+                lease,
+            )

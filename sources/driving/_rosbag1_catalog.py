@@ -290,7 +290,7 @@ class _Walk:
         if not count:
             return self._resync(pos, f"a message record without connection or time at byte {pos}")
         stop = int(records.starts[count - 1] + records.lengths[count - 1])
-        kept = Records(*(getattr(records, name)[:count] for name in Records.__slots__[:-1]), records.gaps[:0])
+        kept = Records(*[getattr(records, name)[:count] for name in Records.__slots__[:-1]], gaps=records.gaps[:0])
         self._add(LOOSE, pos, pos + stop, kept, "")
         return pos + stop
 

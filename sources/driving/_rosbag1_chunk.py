@@ -36,11 +36,14 @@ class Records:
 
 def records_of(data: Any) -> Records:
     """All records in `data` (uint8)."""
-    none = np.empty((6, 0), np.int64)
-    count, breaks = walk(data, len(data), *none, np.empty((0, 2), np.int64))
-    found, gaps = np.empty((6, count), np.int64), np.empty((breaks, 2), np.int64)
-    walk(data, len(data), *found, gaps)
-    return Records(*found, gaps)
+    count, breaks = walk(data, len(data), *_columns(0, 0))
+    columns = _columns(count, breaks)
+    walk(data, len(data), *columns)
+    return Records(*columns)
+
+
+def _columns(rows: int, gaps: int) -> list[Any]:
+    return [*np.empty((6, rows), np.int64), np.empty((gaps, 2), np.int64)]
 
 
 def unpack_chunk(chunk: Loaded, limit: int, pool: BufferPool) -> tuple[Loaded, int]:

@@ -70,6 +70,11 @@ def _listed(folder: str) -> BagFiles:
             )
         files.append(file)
     storage = found.get("storage_identifier")
+    if storage == "mcap" and str(found.get("compression_mode")).upper() == "MESSAGE":
+        raise FormatError(
+            f"{place}: its messages are compressed one by one inside MCAP, which is not read: "
+            "write the bag anew with compression_mode file or none (ros2 bag convert)"
+        )
     return BagFiles(folder, tuple(files), storage if storage in ("sqlite3", "mcap") else _storage(files[0]), True)
 
 

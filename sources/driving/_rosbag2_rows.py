@@ -12,7 +12,7 @@ import numpy as np
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError, MissingExtraError
 from ...pipeline.source import Decoded
-from ._rosbag2_sqlite import Database, RowUnit, connect
+from ._rosbag2_sqlite import UNREADABLE, Database, RowUnit, connect
 from .cdr import MessageDecoder
 
 __all__ = ["RowReader", "payload_of"]
@@ -58,8 +58,8 @@ class RowReader:
                 try:
                     payloads.append(payload_of(row[1], self._encoding, self._limit))
                     continue
-                except FormatError as error:
-                    wrong[i] = str(error), row[1]
+                except FormatError as failure:
+                    wrong[i] = str(failure), row[1]
             times[i] = -1  # which no decoder takes
             payloads.append(b"")
         lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
@@ -70,10 +70,10 @@ class RowReader:
             self._context.copied(decoded.copied)
         bad = []
         for i, error in decoded.bad:
-            error, payload = wrong.get(i, (error, payloads[i]))
+            reason, payload = wrong.get(i, (error, payloads[i]))
             operation = "rosbag2.read" if i in wrong else "rosbag2.decode"
             place = f"{self._file.path}, messages row {ids[i]}"
-            bad.append(BadRecord(place, operation, error, payload[:QUARANTINED_BYTES], unit.first_seq + i))
+            bad.append(BadRecord(place, operation, reason, payload[:QUARANTINED_BYTES], unit.first_seq + i))
         return Decoded([decoded.batch] if decoded.batch.num_rows else [], bad)
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class RowReader:
         except queue.Empty:
             try:
                 connection = connect(self._file.local, self._limit)
-            except sqlite3.Error as error:
+            except UNREADABLE as error:
                 return [f"SQLite cannot read the file: {error}"] * len(ids)
             self._opened.append(connection)
         try:
@@ -103,14 +103,14 @@ class RowReader:
             try:
                 for number, time, data in connection.execute(query, [low, high, *self._topics]):
                     found[number] = _checked(time, data)
-            except sqlite3.Error:
+            except UNREADABLE:
                 found = {}  # one by one, so that the damage costs only the rows it hit
         return [found[number] if number in found else self._one(connection, number) for number in ids]
 
     def _one(self, connection: sqlite3.Connection, number: int) -> Row:
         try:
             row = connection.execute("SELECT timestamp, data FROM messages WHERE rowid = ?", [number]).fetchone()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             return f"SQLite cannot read the row: {error}"
         return _checked(*row) if row is not None else "the row is gone; has the file changed since it was opened?"
 

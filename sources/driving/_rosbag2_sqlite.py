@@ -23,7 +23,7 @@ from ...pipeline.errors import FormatError
 from ..storage.stored import is_url, stamp_of
 from ._mcap_local import LocalFile, local_file
 
-__all__ = ["MAGIC", "Database", "RowUnit", "Topic", "connect", "database", "has_messages"]
+__all__ = ["MAGIC", "UNREADABLE", "Database", "RowUnit", "Topic", "connect", "database", "has_messages"]
 
 MAGIC = b"SQLite format 3\0"
 #: A block of rows: as many as fit both.
@@ -32,6 +32,9 @@ _FETCH = 1 << 14
 _TABLE_LIMIT = 1 << 16
 
 Ids = npt.NDArray[np.int64]
+
+#: What SQLite raises for a damaged file. Its message may quote a name that is no UTF-8, which Python then cannot tell.
+UNREADABLE = (sqlite3.Error, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def _database(path: str, limit: int, stamp: tuple[object, ...]) -> Database:
     try:
         with closing(connect(local, limit)) as connection:
             return _read(path, local, connection)
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         hint = ""
         if beside := _besides(local.path):
             names = ", ".join(p.name for p in beside)
@@ -238,7 +241,7 @@ def _batches(connection: sqlite3.Connection, query: str) -> Iterator[tuple[list[
             if len(rows) == _FETCH:
                 yield rows, ""
                 rows = []
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         yield rows, str(error)
         return
     yield rows, ""
@@ -251,5 +254,5 @@ def has_messages(path: str) -> bool:
         with closing(connect(local, 1 << 20)) as connection:
             messages = _columns(connection, "messages") >= {"topic_id", "timestamp", "data"}
             return messages and _columns(connection, "topics") >= {"id", "name", "type"}
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise FormatError(f"{path}: SQLite cannot read it: {error}") from None

@@ -119,7 +119,9 @@ class Opened:
         return RecordedTopic(table, tuple(parts), largest)
 
     def _of_sqlite(self, name: str, definitions: Mapping[str, str], source: str) -> RecordedTopic:
-        tables, parts, seq, largest, paths = [], [], 0, 0, []
+        tables: list[Table] = []
+        paths: list[str] = []
+        parts, seq, largest = [], 0, 0
         opening: list[tuple[Database, set[int], Topic, list[PartUnit]]] = []
         for file in self.databases:
             topics = [topic for topic in file.topics if topic.name == name]

@@ -153,7 +153,10 @@ def parse_definition(name: str, notation: str, definition: bytes) -> MessageTree
         found = get_types_from_idl(text) if notation in _IDL else get_types_from_msg(text, name)
         types = {key: value[1] for key, value in found.items()}
         # A .msg text begins with the type itself, under a name that the parser may have normalised.
-        root = name if name in types or notation in _IDL else next(iter(types))
+        if notation in _IDL:
+            root = next(key for key in (name, name.replace("::", "/"), name.replace("/msg/", "/")) if key in types)
+        else:
+            root = name if name in types else next(iter(types))
         struct = _Builder(types, notation == "ros1msg").struct(root, 0)
     except Exception:  # the parser raises whatever a hostile text makes it raise
         return None
