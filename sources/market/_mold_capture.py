@@ -80,7 +80,7 @@ class FeedCapture:
 
     def __init__(
         self,
-        framer: PacketFramer,
+        framer: PacketFramer | None,
         *,
         feed: int,
         path: str,
@@ -104,14 +104,37 @@ class FeedCapture:
 
     def deliveries(self) -> Iterator[Delivery]:
         """One delivery a piece, and one for what still waited at the end."""
-        for piece in self._framer.pieces():
-            yield self._take(piece)
-        last = Delivery(self.position)
-        self._settle(last, self._sequence.flush())
+        for piece in self._framer.pieces() if self._framer is not None else ():
+            yield self.take(piece)
+        last = self.flush()
         if last.stretches or last.bad or last.dropped:
             yield last
 
-    def _take(self, piece: Piece) -> Delivery:
+    @property
+    def waiting(self) -> bool:
+        """Whether packets wait for a gap to be filled."""
+        return self._sequence.oldest < self._sequence.packets
+
+    @property
+    def expected(self) -> int:
+        """The number of the next message of the last session met; -1 before its first packet."""
+        return self._sequence.expected(len(self._names) - 1) if self._names else -1
+
+    def flush(self) -> Delivery:
+        """What still waited; nothing more comes."""
+        return self._given_up(self._sequence.flush())
+
+    def expire(self, time: int) -> Delivery:
+        """What has waited too long at `time` (ns, on the clock of the packets)."""
+        return self._given_up(self._sequence.expire(time))
+
+    def _given_up(self, ordered: Ordered) -> Delivery:
+        delivery = Delivery(self.position)
+        self._settle(delivery, ordered)
+        return delivery
+
+    def take(self, piece: Piece) -> Delivery:
+        """What the packets of `piece` bring, with what waited for them."""
         delivery = Delivery(self.position, nbytes=piece.nbytes)
         found = dissected(piece)
         n = piece.count

@@ -13,51 +13,41 @@ from ...pipeline.columns import as_numpy
 from ...pipeline.context import BadRecord
 from ...pipeline.source import Block, Decoded, SourceReader
 from ..storage.feed import Feed
-from ._itch_messages import ItchMessages, Part
+from ._itch_messages import Directory, ItchMessages, Part
 from ._itch_tables import TABLES
 from ._mold_capture import Delivery, FeedCapture, Stretch
 
-__all__ = ["BEHIND_GAP", "MoldItchReader"]
+__all__ = ["BEHIND_GAP", "DeliveredItch", "Framed", "MoldItchReader"]
 
 #: What `flags` of the first row behind a gap holds.
 BEHIND_GAP = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Framed:
-    """What a block holds: parts to decode, each with its decoder, and whether its first row is behind a gap."""
+class Framed:
+    """What a delivery holds: parts to decode, each with its decoder, and whether its first row is behind a gap."""
 
     parts: tuple[tuple[ItchMessages, Part, bool], ...]
     bad: tuple[BadRecord, ...]
     dropped: dict[str, int]
 
 
-class MoldItchReader(SourceReader):
-    """Blocks are what a piece of the capture delivered. `skip` blocks are gone through without being given out: symbols
-    and what waits for a gap are found again by reading from the beginning."""
+class DeliveredItch:
+    """ITCH messages of deliveries to one table: `frame` in order, `decode` anywhere. `messages` makes a decoder."""
 
-    def __init__(
-        self, feed: Feed, capture: FeedCapture, *, table: str, messages: Callable[[], ItchMessages], skip: int
-    ) -> None:
-        self._feed, self._capture, self._messages, self._skip = feed, capture, messages, skip
+    def __init__(self, table: str, messages: Callable[[], ItchMessages]) -> None:
+        self._messages = messages
         self._by_session: dict[int, ItchMessages] = {}
         self._wanted = np.zeros(256, np.bool_)
         self._wanted[[ord(letter) for letter in TABLES[table]]] = True
         self._marked: set[int] = set()
 
-    def blocks(self) -> Iterator[Block]:
-        for index, delivery in enumerate(self._capture.deliveries()):
-            framed = self._frame(delivery)
-            if index >= self._skip:
-                size = max(1, delivery.nbytes)
-                records = delivery.end - delivery.first
-                yield Block(index, delivery.first, records, size, {"blocks": index + 1}, framed)
-
-    def _frame(self, delivery: Delivery) -> _Framed:
+    def frame(self, delivery: Delivery) -> Framed:
+        """The parts of a delivery."""
         parts: list[tuple[ItchMessages, Part, bool]] = []
         for stretch in delivery.stretches:
             parts += self._take(stretch)
-        return _Framed(tuple(parts), tuple(delivery.bad), delivery.dropped)
+        return Framed(tuple(parts), tuple(delivery.bad), delivery.dropped)
 
     def _take(self, stretch: Stretch) -> Iterator[tuple[ItchMessages, Part, bool]]:
         session = stretch.session
@@ -86,8 +76,13 @@ class MoldItchReader(SourceReader):
             first += part.count
             yield messages, part, mark
 
-    def decode(self, block: Block) -> Decoded:
-        framed: _Framed = block.payload
+    @property
+    def directories(self) -> list[Directory]:
+        """The symbols of each session met so far."""
+        return [messages.directory for messages in self._by_session.values()]
+
+    def decode(self, framed: Framed) -> Decoded:
+        """Rows, bad records and drops. Pure and thread-safe."""
         batches: list[pa.RecordBatch] = []
         bad, dropped = list(framed.bad), dict(framed.dropped)
         for messages, part, mark in framed.parts:
@@ -100,6 +95,25 @@ class MoldItchReader(SourceReader):
             for why, count in decoded.dropped.items():
                 dropped[why] = dropped.get(why, 0) + count
         return Decoded(batches, bad, dropped)
+
+
+class MoldItchReader(SourceReader):
+    """Blocks are what a piece of the capture delivered. `skip` blocks are gone through without being given out: symbols
+    and what waits for a gap are found again by reading from the beginning."""
+
+    def __init__(self, feed: Feed, capture: FeedCapture, delivered: DeliveredItch, *, skip: int) -> None:
+        self._feed, self._capture, self._delivered, self._skip = feed, capture, delivered, skip
+
+    def blocks(self) -> Iterator[Block]:
+        for index, delivery in enumerate(self._capture.deliveries()):
+            framed = self._delivered.frame(delivery)
+            if index >= self._skip:
+                size = max(1, delivery.nbytes)
+                records = delivery.end - delivery.first
+                yield Block(index, delivery.first, records, size, {"blocks": index + 1}, framed)
+
+    def decode(self, block: Block) -> Decoded:
+        return self._delivered.decode(block.payload)
 
     def close(self) -> None:
         self._feed.close()

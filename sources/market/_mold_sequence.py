@@ -74,12 +74,14 @@ class MoldSequence:
             if number == MOST_SESSIONS:
                 raise ValueError(f"more than {MOST_SESSIONS} sessions")
             self._sessions[key] = number
-            state = np.zeros((1, self._kernels.FIELDS), np.int64)
-            state[0, self._kernels.EXPECTED] = self._first
-            state[0, self._kernels.OLDEST] = state[0, self._kernels.OLDEST_TIME] = 1 << 62
-            self._states = np.concatenate([self._states, state])
-            self._held = np.concatenate([self._held, np.zeros((1, *self._held.shape[1:]), np.int64)])
-            self._ranges = np.concatenate([self._ranges, np.zeros((1, *self._ranges.shape[1:]), np.int64)])
+            if number == len(self._states):
+                more = max(1, number)  # sessions, whose places cost little until they are written to
+                self._states, self._held, self._ranges = (
+                    np.concatenate([array, np.zeros((more, *array.shape[1:]), np.int64)])
+                    for array in (self._states, self._held, self._ranges)
+                )
+                self._states[number:, self._kernels.EXPECTED] = self._first
+                self._states[number:, [self._kernels.OLDEST, self._kernels.OLDEST_TIME]] = 1 << 62
         return number
 
     def feed(self, sessions: Any, seqs: Any, counts: Any, times: Any = None) -> Ordered:

@@ -164,17 +164,19 @@ def advance(
 ) -> None:
     """Take packets in the order of arrival; `runs` gets (kind, session, packet, skip, take, sequence number)."""
     room = held.shape[1]
-    oldest = np.int64(_NEVER)
-    oldest_time = np.int64(_NEVER)
+    oldest: Any = np.int64(_NEVER)
+    oldest_time: Any = np.int64(_NEVER)
     for s in range(len(states)):
         oldest = min(oldest, states[s, OLDEST])
         oldest_time = min(oldest_time, states[s, OLDEST_TIME])
     for i in range(len(seqs)):
-        session, seq, count, time = sessions[i], seqs[i], np.int64(counts[i]), times[i]
+        session, seq, time = sessions[i], seqs[i], times[i]
+        count: Any = np.int64(counts[i])
         packet = first_packet + i
         if packet - oldest >= window or (window_ns >= 0 and time - oldest_time >= window_ns):
             settle(states, held, ranges, packet, window, time, window_ns, jump, runs, total)
-            oldest, oldest_time = np.int64(_NEVER), np.int64(_NEVER)
+            oldest = np.int64(_NEVER)
+            oldest_time = np.int64(_NEVER)
             for s in range(len(states)):
                 oldest = min(oldest, states[s, OLDEST])
                 oldest_time = min(oldest_time, states[s, OLDEST_TIME])

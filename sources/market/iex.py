@@ -13,13 +13,14 @@ from typing import ClassVar
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
+from ...pipeline.duration import Duration
 from ...pipeline.errors import GraphError
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..network.pcap import examine
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import open_feed
 from ._iex_format import TABLES, table_schema
-from .mold import check_ports, check_window
+from .mold import check_ports, check_wait, check_window
 
 __all__ = ["Iex"]
 
@@ -48,8 +49,8 @@ class Iex(SourceSpec):
     `upper_collar_price`.
 
     `ts_event` is the message's time, `ts_recv` that of its capture; `seq` counts the messages of all types from the first
-    one captured, missing ones included. `feed` keeps ``"tops"`` or ``"deep"`` where a capture has both; `ports`, `reorder`
-    and `first` are those of `MoldItch`, and so are gaps: one bad record (``iex.sequence``) each, counted as dropped.
+    one captured, missing ones included. `feed` keeps ``"tops"`` or ``"deep"`` where a capture has both; `ports`, `reorder`,
+    `wait` and `first` are those of `MoldItch`, and so are gaps: one bad record (``iex.sequence``) each, counted as dropped.
     Messages of other types are dropped, ``not in market.<table>: <type>``. A message that is too short, with a time before
     1970 or a price beyond 64 bits is a bad record. Resuming reads the capture from its beginning, without decoding.
 
@@ -62,6 +63,7 @@ class Iex(SourceSpec):
     feed: str | None = None
     ports: Sequence[int] = ()
     reorder: int = 4096
+    wait: Duration | None = None
     first: int | None = None
 
     format: ClassVar[str] = "iex"
@@ -73,6 +75,7 @@ class Iex(SourceSpec):
         if self.feed not in _FEEDS:
             raise GraphError(f"feed={self.feed!r} is none of IEX's; choose 'tops' or 'deep'")
         object.__setattr__(self, "ports", check_ports(self.ports))
+        object.__setattr__(self, "wait", check_wait(self.wait))
         check_window(self.reorder, self.first)
 
     @property
@@ -92,12 +95,13 @@ class Iex(SourceSpec):
 
         header, _ = examine(self.path)
         feed = open_feed(self.path)
+        wait = self.wait if isinstance(self.wait, int) else None
         capture = FeedCapture(
             PacketFramer(feed, header, context.pool, {}),
             feed=kernels.IEX,
             path=str(self.path),
             ports=self.ports,
-            sequence=MoldSequence(window=self.reorder, first=self.first),
+            sequence=MoldSequence(window=self.reorder, window_ns=wait, first=self.first),
             wanted=_FEEDS[self.feed],
         )
         skip = int((position or {}).get("blocks", 0))

@@ -33,9 +33,9 @@ class MoldItch(SourceSpec):
     """One trading day of NASDAQ TotalView-ITCH 5.0 from a pcap or pcapng capture of its MoldUDP64 packets.
 
     `table` is ``l3``, ``status``, ``noii`` or ``trades``, with the columns (and `max_orders`) of `Itch`, from which rows
-    differ in `ts_recv` (the packet's time of capture) and in `flags` of ``l3``: 4 marks the first row behind a gap. `seq` counts the session's
-    messages from the first one captured, missing ones included; the messages of several sessions follow one another as
-    they came, each with symbols of its own.
+    differ in `ts_recv` (the packet's time of capture) and in `flags` of ``l3``: 4 marks the first row behind a gap. `seq`
+    counts the session's messages from the first one captured, missing ones included; the messages of several sessions
+    follow one another as they came, each with symbols of its own.
 
     `ports` are the UDP ports of the feed (both lines): a datagram to them that is not MoldUDP64 is a bad record. Without
     them every datagram counts whose lengths fit MoldUDP64 exactly. What is neither is dropped and counted.
@@ -72,8 +72,7 @@ class MoldItch(SourceSpec):
         if self.max_orders < 1:
             raise GraphError(f"max_orders={self.max_orders} leaves no room for orders; give at least 1")
         object.__setattr__(self, "ports", check_ports(self.ports))
-        if self.wait is not None:
-            object.__setattr__(self, "wait", _wait(self.wait))
+        object.__setattr__(self, "wait", check_wait(self.wait))
         check_window(self.reorder, self.first)
 
     @property
@@ -94,7 +93,7 @@ class MoldItch(SourceSpec):
         from . import _mold_kernels as kernels
         from ._itch_messages import ItchMessages
         from ._mold_capture import FeedCapture
-        from ._mold_reader import MoldItchReader
+        from ._mold_reader import DeliveredItch, MoldItchReader
         from ._mold_sequence import MoldSequence
 
         header, _ = examine(self.path)
@@ -119,7 +118,7 @@ class MoldItch(SourceSpec):
             )
 
         skip = int((position or {}).get("blocks", 0))
-        return MoldItchReader(feed, capture, table=self.table, messages=messages, skip=skip)
+        return MoldItchReader(feed, capture, DeliveredItch(self.table, messages), skip=skip)
 
     def retry(self, record: BadRecord) -> Decoded | None:
         """None: a packet's messages make sense only in the order of the others."""
@@ -130,13 +129,6 @@ class MoldItch(SourceSpec):
         from ..network._pcap_framer import READ
 
         return READ * 12
-
-
-def _wait(wait: Duration) -> int:
-    try:
-        return nanoseconds(wait)
-    except ValueError as error:
-        raise GraphError(f"wait={wait!r}: {error}") from None
 
 
 def check_ports(ports: Any) -> tuple[int, ...]:
@@ -154,3 +146,11 @@ def check_window(reorder: int, first: int | None) -> None:
         raise GraphError(f"{reorder=} packets cannot be waited for; give a number from 1 to {_MOST_WINDOW}")
     if first is not None and not 0 <= first < 1 << 62:
         raise GraphError(f"{first=} is no sequence number")
+
+
+def check_wait(wait: Duration | None) -> int | None:
+    """`wait` in ns. Raises GraphError if it is no duration."""
+    try:
+        return None if wait is None else nanoseconds(wait)
+    except ValueError as error:
+        raise GraphError(f"wait={wait!r}: {error}") from None

@@ -83,7 +83,7 @@ def _network(data: Any, at: Any, end: Any, link: Any) -> Any:
         return -1, at, 0
     kind = np.int64(be16(data, kind_at))
     at += head
-    vlan = 0
+    vlan: Any = 0
     while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
         if at + 4 > end:
             return -1, at, vlan
@@ -216,7 +216,7 @@ def gather(
 ) -> Any:
     """Rows of the packets that are OK, payloads one after the other in `values`; returns how many rows."""
     row = 0
-    filled = 0
+    filled: Any = 0
     offsets[0] = 0
     for i in range(count):
         if codes[i] != OK:
@@ -229,8 +229,7 @@ def gather(
         out_target_port[row] = target_ports[i]
         out_vlan[row] = vlans[i]
         begin, length = np.int64(begins[i]), np.int64(lengths[i])
-        for k in range(length):
-            values[filled + k] = data[begin + k]
+        values[filled : filled + length] = data[begin : begin + length]
         filled += length
         row += 1
         offsets[row] = filled

@@ -58,7 +58,8 @@ class PcapReader(SourceReader):
             offsets: Any = offsets_lease.array(np.int32, rows + 1)
             values: Any = values_lease.array(np.uint8, total)
             written = [columns[name] for name in self._written.names]
-            packets.gather(
+            gather: Any = packets.gather
+            gather(
                 piece.data,
                 piece.count,
                 found.codes,
