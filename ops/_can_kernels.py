@@ -19,8 +19,8 @@ def raw_values(
     data: Any,
     sizes: Any,
     rows: Any,
-    start: int,
-    stop: int,
+    start: Any,
+    stop: Any,
     order: Any,
     places: Any,
     ranges: Any,
@@ -58,7 +58,7 @@ def raw_values(
 
 
 @kernel
-def _bits(data: Any, row: int, places: Any, k: int) -> Any:
+def _bits(data: Any, row: Any, places: Any, k: Any) -> Any:
     at, step, shift, length = places[k, 0], places[k, 1], np.uint64(places[k, 2]), places[k, 3]
     count = (places[k, 2] + length + 7) >> 3
     low = np.uint64(0)

@@ -30,7 +30,7 @@ _LONGEST = 9_200_000_000 * 10**9
 
 
 @kernel
-def elapsed(data: Any, starts: Any, lengths: Any, relative: bool, now: int, times: Any) -> int:
+def elapsed(data: Any, starts: Any, lengths: Any, relative: bool, now: Any, times: Any) -> Any:
     """The time of each line in ns since the start, -1 without one, -2 beyond all times; returns the last.
 
     With `relative`, a line tells the time since the one before it.
@@ -55,9 +55,9 @@ def frames(
     starts: Any,
     lengths: Any,
     times: Any,
-    origin: int,
+    origin: Any,
     decimal: bool,
-    first: int,
+    first: Any,
     status: Any,
     ts_event: Any,
     ts_recv: Any,
@@ -68,7 +68,7 @@ def frames(
     fd: Any,
     sizes: Any,
     payload: Any,
-) -> int:
+) -> Any:
     """Lines to columns; `status` says what is wrong with a line. Returns the rows written."""
     k = 0
     for i in range(starts.shape[0]):
@@ -97,7 +97,7 @@ def frames(
 
 
 @kernel
-def _word(data: Any, p: int, end: int, a: int, b: int, c: int, d: int, e: int) -> bool:
+def _word(data: Any, p: Any, end: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
     """Whether the word at `p` is that of five letters."""
     if token_end(data, p, end) - p != 5:
         return False
@@ -105,7 +105,7 @@ def _word(data: Any, p: int, end: int, a: int, b: int, c: int, d: int, e: int) -
 
 
 @kernel
-def _is_header(data: Any, p: int, end: int) -> bool:
+def _is_header(data: Any, p: Any, end: Any) -> Any:
     """``date``, ``base``, ``begin``, ``end``, ``internal``, ``no``, ``//``: what lines without a time begin with."""
     size = token_end(data, p, end) - p
     if data[p] == 47:
@@ -123,7 +123,7 @@ def _is_header(data: Any, p: int, end: int) -> bool:
 
 
 @kernel
-def _number(data: Any, p: int, end: int, base: int) -> tuple[int, int]:
+def _number(data: Any, p: Any, end: Any, base: Any) -> Any:
     """A number of at most nine digits, and what follows; -1 if there is none."""
     value, digits = np.int64(0), 0
     while p < end and digits < 10:
@@ -137,7 +137,7 @@ def _number(data: Any, p: int, end: int, base: int) -> tuple[int, int]:
 
 
 @kernel
-def _whole_number(data: Any, p: int, end: int, base: int) -> tuple[int, int]:
+def _whole_number(data: Any, p: Any, end: Any, base: Any) -> Any:
     """A word that is a number, and where the next word begins; -1 if it is none."""
     value, stop = _number(data, p, end, base)
     if stop < end and data[stop] != 32 and data[stop] != 9:
@@ -146,7 +146,7 @@ def _whole_number(data: Any, p: int, end: int, base: int) -> tuple[int, int]:
 
 
 @kernel
-def _identifier(data: Any, p: int, end: int, base: int) -> tuple[int, bool, int]:
+def _identifier(data: Any, p: Any, end: Any, base: Any) -> Any:
     """Identifier, whether it has 29 bits (an ``x`` behind it), and where the next word begins; -1 if it is none."""
     value, stop = _number(data, p, end, base)
     wide = stop < end and (data[stop] == 120 or data[stop] == 88)
@@ -157,7 +157,7 @@ def _identifier(data: Any, p: int, end: int, base: int) -> tuple[int, bool, int]
 
 
 @kernel
-def _direction(data: Any, p: int, end: int) -> int:
+def _direction(data: Any, p: Any, end: Any) -> Any:
     """Where the word behind Rx, Tx or TxRq begins; -1 if it is none of them."""
     stop = token_end(data, p, end)
     size = stop - p
@@ -167,7 +167,7 @@ def _direction(data: Any, p: int, end: int) -> int:
 
 
 @kernel
-def _bytes(data: Any, p: int, end: int, size: int, base: int, payload: Any, k: int) -> int:
+def _bytes(data: Any, p: Any, end: Any, size: Any, base: Any, payload: Any, k: Any) -> Any:
     """`size` numbers to ``payload[k]``; returns where the next word begins, or -1."""
     for b in range(size):
         value, p = _whole_number(data, p, end, base)
@@ -178,9 +178,7 @@ def _bytes(data: Any, p: int, end: int, size: int, base: int, payload: Any, k: i
 
 
 @kernel
-def _classic_frame(
-    data: Any, p: int, end: int, decimal: bool, payload: Any, k: int
-) -> tuple[int, int, int, int, bool, bool]:
+def _classic_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) -> Any:
     base = 10 if decimal else 16
     if p >= end or not 48 <= data[p] <= 57:
         return EVENT, 0, 0, 0, False, False
@@ -216,9 +214,7 @@ def _classic_frame(
 
 
 @kernel
-def _fd_frame(
-    data: Any, p: int, end: int, decimal: bool, payload: Any, k: int
-) -> tuple[int, int, int, int, bool, bool]:
+def _fd_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) -> Any:
     base = 10 if decimal else 16
     channel, p = _whole_number(data, skip_space(data, p, end), end, 10)
     if channel < 1 or channel > 255:

@@ -29,7 +29,7 @@ _MOST_LINE = 1024
 
 
 @kernel
-def interfaces(data: Any, starts: Any, lengths: Any, names: Any, sizes: Any, known: int, codes: Any) -> int:
+def interfaces(data: Any, starts: Any, lengths: Any, names: Any, sizes: Any, known: Any, codes: Any) -> Any:
     """The number of each line's interface, in the order of first appearance; -1 without one, -2 for a 257th.
 
     `names` is uint8 ``(256, 16)``, `sizes` the length of each; `known` are there already. Returns how many there are.
@@ -79,7 +79,7 @@ def frames(
     starts: Any,
     lengths: Any,
     codes: Any,
-    first: int,
+    first: Any,
     status: Any,
     ts_event: Any,
     ts_recv: Any,
@@ -90,7 +90,7 @@ def frames(
     fd: Any,
     sizes: Any,
     payload: Any,
-) -> int:
+) -> Any:
     """Lines to columns; `status` says what is wrong with a line. Returns the rows written."""
     k = 0
     for i in range(starts.shape[0]):
@@ -136,9 +136,10 @@ def frames(
 
 
 @kernel
-def _log_data(data: Any, p: int, end: int, payload: Any, k: int) -> tuple[int, int, bool, bool]:
+def _log_data(data: Any, p: Any, end: Any, payload: Any, k: Any) -> Any:
     """What stands behind the ``#`` of a log line: status, bytes, whether CAN FD, whether remote."""
-    is_fd, remote, size = False, False, np.int64(0)
+    is_fd, remote = False, False
+    size: Any = np.int64(0)
     if p < end and data[p] == 35:
         is_fd = True
         if p + 1 >= end or digit_of(np.int64(data[p + 1])) < 0:
@@ -167,7 +168,7 @@ def _log_data(data: Any, p: int, end: int, payload: Any, k: int) -> tuple[int, i
 
 
 @kernel
-def _shown_data(data: Any, p: int, end: int, payload: Any, k: int) -> tuple[int, int, bool, bool]:
+def _shown_data(data: Any, p: Any, end: Any, payload: Any, k: Any) -> Any:
     """``[8]  2A 36 ...``, as candump shows frames on a screen; two digits in the brackets mean CAN FD."""
     p = skip_space(data, p, end)
     if p >= end or data[p] != 91:

@@ -22,7 +22,7 @@ class CandumpGrammar:
     """candump's lines. Remembers the interfaces met so far; `names` are known from the start."""
 
     name = "candump"
-    reasons = candump.REASONS
+    reasons: Sequence[str] = candump.REASONS
     no_frames: Sequence[int] = ()
 
     def __init__(self, names: Sequence[str] = ()) -> None:
@@ -65,14 +65,14 @@ class CandumpGrammar:
         status: Array,
         columns: list[Array],
     ) -> int:
-        return candump.frames(data, starts, lengths, scanned, first, status, *columns)
+        return int(candump.frames(data, starts, lengths, scanned, first, status, *columns))
 
 
 class AscGrammar:
     """The lines of an .asc log. Remembers the time of the last line, which relative times are added to."""
 
     name = "asc"
-    reasons = asc.REASONS
+    reasons: Sequence[str] = asc.REASONS
     no_frames: Sequence[int] = (asc.HEADER, asc.EVENT)
 
     def __init__(self, origin: int, *, decimal: bool, relative: bool) -> None:
@@ -99,6 +99,5 @@ class AscGrammar:
         status: Array,
         columns: list[Array],
     ) -> int:
-        return asc.frames(
-            data, starts, lengths, scanned, self._origin, self._decimal, first, status, *columns
-        )  # fmt: skip
+        known = data, starts, lengths, scanned, self._origin, self._decimal, first, status
+        return int(asc.frames(*known, *columns))

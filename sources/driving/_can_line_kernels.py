@@ -12,7 +12,7 @@ __all__ = ["decimal_ns", "digit_of", "find_lines", "hex_bytes", "skip_space", "t
 
 
 @kernel
-def find_lines(data: Any, at: int, end: int, starts: Any, lengths: Any) -> tuple[int, int]:
+def find_lines(data: Any, at: Any, end: Any, starts: Any, lengths: Any) -> Any:
     """Lines of ``data[at:end]`` that are not blank, without the space around them: how many, and where the next begins."""
     count = 0
     while at < end and count < starts.shape[0]:
@@ -30,7 +30,7 @@ def find_lines(data: Any, at: int, end: int, starts: Any, lengths: Any) -> tuple
 
 
 @kernel
-def skip_space(data: Any, p: int, end: int) -> int:
+def skip_space(data: Any, p: Any, end: Any) -> Any:
     """The first position from `p` on that is no space."""
     while p < end and (data[p] == 32 or data[p] == 9 or data[p] == 13):
         p += 1
@@ -38,7 +38,7 @@ def skip_space(data: Any, p: int, end: int) -> int:
 
 
 @kernel
-def token_end(data: Any, p: int, end: int) -> int:
+def token_end(data: Any, p: Any, end: Any) -> Any:
     """Where the word at `p` ends."""
     while p < end and data[p] != 32 and data[p] != 9 and data[p] != 13:
         p += 1
@@ -46,7 +46,7 @@ def token_end(data: Any, p: int, end: int) -> int:
 
 
 @kernel
-def digit_of(byte: int) -> int:
+def digit_of(byte: Any) -> Any:
     """The value of a hexadecimal digit; -1 for any other character."""
     if 48 <= byte <= 57:
         return byte - 48
@@ -58,7 +58,7 @@ def digit_of(byte: int) -> int:
 
 
 @kernel
-def decimal_ns(data: Any, p: int, end: int) -> tuple[int, int]:
+def decimal_ns(data: Any, p: Any, end: Any) -> Any:
     """``123.456789`` at `p` as ns, and what follows it; -1 if there is no such number below 9.2e9 with 1 to 9 decimals."""
     whole, digits = np.int64(0), 0
     while p < end and 48 <= data[p] <= 57 and digits < 11:
@@ -81,7 +81,7 @@ def decimal_ns(data: Any, p: int, end: int) -> tuple[int, int]:
 
 
 @kernel
-def hex_bytes(data: Any, p: int, end: int, out: Any, row: int) -> tuple[int, int]:
+def hex_bytes(data: Any, p: Any, end: Any, out: Any, row: Any) -> Any:
     """Pairs of hexadecimal digits, dots between them allowed, to ``out[row]``: how many, and what follows.
 
     -1 if a digit has no partner, -2 for more than a row holds.

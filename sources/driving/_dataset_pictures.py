@@ -10,16 +10,17 @@ __all__ = ["picture_head"]
 def picture_head(data: bytes | memoryview) -> tuple[str, int, int]:
     """``(codec, width, height)`` of a JPEG or PNG file. Raises ValueError for anything else and for a damaged head."""
     head = memoryview(data)
-    if len(head) >= 24 and head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR":
+    first = bytes(head[:16])
+    if len(head) >= 24 and first[:8] == b"\x89PNG\r\n\x1a\n" and first[12:] == b"IHDR":
         width, height = struct.unpack_from(">II", head, 16)
         if not (0 < width < 1 << 31 and 0 < height < 1 << 31):
             raise ValueError(f"a PNG picture of {width} x {height} pixels")
-        if head[-8:-4] != b"IEND":
+        if bytes(head[-8:-4]) != b"IEND":
             raise ValueError(f"the PNG file is cut: its {len(head)} bytes do not end with an IEND chunk")
         return "png", width, height
-    if len(head) >= 2 and head[:2] == b"\xff\xd8":
+    if first[:2] == b"\xff\xd8":
         return "jpeg", *_jpeg_size(head)
-    raise ValueError(f"it begins with {bytes(head[:8]).hex(' ') or 'nothing'}: neither a JPEG nor a PNG picture")
+    raise ValueError(f"it begins with {first[:8].hex(' ') or 'nothing'}: neither a JPEG nor a PNG picture")
 
 
 def _jpeg_size(head: memoryview) -> tuple[int, int]:

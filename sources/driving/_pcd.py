@@ -64,8 +64,8 @@ def pcd_header(data: bytes | memoryview) -> PcdHeader:
     points = _number(" ".join(told.get("POINTS", [])))
     if points != _number(" ".join(told.get("WIDTH", []))) * _number(" ".join(told.get("HEIGHT", []))):
         raise ValueError("WIDTH, HEIGHT and POINTS of its .pcd header do not agree")
-    kind = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
-    return PcdHeader(kind, points, at)
+    point: np.dtype[Any] = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
+    return PcdHeader(point, points, at)
 
 
 def pcd_points(data: bytes | memoryview) -> npt.NDArray[Any]:

@@ -133,8 +133,8 @@ class Kitti:
 
     def topics(self) -> dict[str, int]:
         """Files by topic, missing and damaged ones included, of the topics there are."""
-        here = {entry.name for entry in entries(self.path) if entry.folder}
-        return {name: len(self.topic(name).items()) for name, told in _TOPICS.items() if told[0] in here}
+        folders = [entry.name for entry in entries(self.path) if entry.folder]
+        return {name: len(self.topic(name).items()) for name, told in _TOPICS.items() if told[0] in folders}
 
     def topic(self, name: str, *, lateness: Duration = "100ms") -> KittiTopic:
         """The source of one topic. Raises GraphError if there is no such topic."""
