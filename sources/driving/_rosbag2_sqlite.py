@@ -81,11 +81,11 @@ class Database:
 
     def count(self, topics: set[int]) -> int:
         """Messages of the topics with these ids."""
-        return int(np.isin(self.topic_ids, list(topics)).sum())
+        return int(np.isin(self.topic_ids, sorted(topics)).sum())
 
     def units(self, topics: set[int]) -> list[RowUnit]:
         """Their rows in order, in blocks."""
-        rows = np.flatnonzero(np.isin(self.topic_ids, list(topics)))
+        rows = np.flatnonzero(np.isin(self.topic_ids, sorted(topics)))
         rows = rows[np.lexsort((self.ids[rows], self.times[rows]))]
         sizes = np.maximum(self.sizes[rows], 0)
         total = np.cumsum(sizes)

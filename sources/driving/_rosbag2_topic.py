@@ -72,13 +72,13 @@ class Opened:
 
     def problem(self) -> str:
         """What is damaged, by file; empty if nothing is."""
-        found = [f"{c.path}: {c.problem}" for c in self.catalogs if c.problem]
-        found += [f"{file.path}: {file.damage}" for file in self.databases if file.damage]
+        told = [f"{c.path}: {c.problem}" for c in self.catalogs if c.problem]
+        told += [f"{file.path}: {file.damage}" for file in self.databases if file.damage]
         for file in self.databases:
-            strangers = file.count(set(file.topic_ids.tolist()) - {topic.id for topic in file.topics})
+            strangers = len(file.ids) - file.count({topic.id for topic in file.topics})
             if strangers:
-                found.append(f"{file.path}: {strangers} messages are of no topic that it lists")
-        return "; ".join(found)
+                told.append(f"{file.path}: {strangers} messages are of no topic that it lists")
+        return "; ".join(told)
 
     def encoding(self, topic: str) -> str:
         """How the messages of `topic` are written."""
