@@ -15,7 +15,7 @@ from typing import Any
 
 from ..pipeline.errors import GraphError, MissingExtraError
 
-__all__ = ["MessageLayout", "SignalLayout", "messages_of"]
+__all__ = ["MessageLayout", "SignalLayout", "messages_of", "names"]
 
 _MOST_BYTES = 64 << 20
 
@@ -46,13 +46,17 @@ class SignalLayout:
 
 @dataclass(frozen=True)
 class MessageLayout:
-    """A message of a DBC file; `order` lists its signals so that each comes after its parent."""
+    """A message of a DBC file; `order` lists its signals so that each comes after its parent.
+
+    `problem` says why its frames cannot be decoded, if so; it has no signals then.
+    """
 
     name: str
     can_id: int
     ext: bool
     signals: tuple[SignalLayout, ...]
     order: tuple[int, ...]
+    problem: str = ""
 
     @property
     def need(self) -> int:
@@ -101,7 +105,14 @@ def _parsed(text: str) -> tuple[MessageLayout, ...]:
         database: Any = cantools.database.load_string(text, "dbc", strict=False)
     except Exception as error:  # whatever its parser raises
         raise GraphError(f"the DBC file cannot be parsed: {' '.join(str(error).split())[:300]}") from None
-    return tuple(_message(message) for message in database.messages)
+    return tuple(_layout(message) for message in database.messages)
+
+
+def _layout(message: Any) -> MessageLayout:
+    try:
+        return _message(message)
+    except GraphError as error:  # a message nobody may ask for
+        return MessageLayout(message.name, message.frame_id, bool(message.is_extended_frame), (), (), str(error))
 
 
 def _message(message: Any) -> MessageLayout:

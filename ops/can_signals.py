@@ -84,6 +84,8 @@ class CanSignals(OperatorSpec):
         wanted = [m for m in found if self.message in (m.name, m.can_id)]
         if not wanted:
             raise GraphError(f"the DBC file has no message {self.message!r}; it has {names(found)}")
+        if wanted[0].problem:
+            raise GraphError(wanted[0].problem)
         if not wanted[0].signals:
             raise GraphError(f"message {wanted[0].name!r} has no signals")
         if self.j1939 and not wanted[0].ext:
@@ -92,7 +94,10 @@ class CanSignals(OperatorSpec):
 
     @classmethod
     def all(cls, dbc: str | os.PathLike[str], **options: Any) -> dict[str, CanSignals]:
-        """One operator for each message of `dbc` that has signals, by its name; `options` as for one."""
+        """One operator for each message of `dbc` that has signals, by its name; `options` as for one.
+
+        Messages that no single frame can hold (those of transport protocols) are left out.
+        """
         return {m.name: cls(dbc, m.name, **options) for m in messages_of(dbc) if m.signals}
 
     @property

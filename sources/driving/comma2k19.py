@@ -72,8 +72,18 @@ _FIX = (
     ("altitude", "value", 4),
     ("bearing", "value", 5),
 )
-_RAW_GNSS = ("prn", "gps_week", "gps_tow", "glonass_channel", "pseudorange", "pseudorange_std")
-_RAW_GNSS += ("pseudorange_rate", "pseudorange_rate_std", "cn0", "carrier_phase")  # type: ignore[assignment]
+_RAW_GNSS = (
+    "prn",
+    "gps_week",
+    "gps_tow",
+    "glonass_channel",
+    "pseudorange",
+    "pseudorange_std",
+    "pseudorange_rate",
+    "pseudorange_rate_std",
+    "cn0",
+    "carrier_phase",
+)
 _POSES = "global_pose/frame_"
 
 LAYOUTS: dict[str, Layout] = {

@@ -264,6 +264,13 @@ def test_all_gives_one_operator_a_message_with_signals() -> None:
     assert found["SPEED"] == CanSignals(SPEED, "SPEED", bus=1)
 
 
+def test_a_message_longer_than_a_frame_does_not_spoil_the_others() -> None:
+    text = SPEED + "BO_ 7 LONG: 100 ECU\n" + signal_line("S", 700, 8, True, False, "1", "0")
+    assert sorted(CanSignals.all(text)) == ["ENGINE", "SPEED"]
+    with pytest.raises(GraphError, match=r"LONG\.S goes beyond the 64 bytes"):
+        CanSignals(text, "LONG")
+
+
 def test_specs_carry_the_layout_and_need_no_file_later(tmp_path: Path) -> None:
     path = tmp_path / "car.dbc"
     path.write_text(SPEED, encoding="cp1252")
