@@ -4,8 +4,8 @@ Venues number the changes of a book. Binance spot gives each message the first a
 next message goes on with ``u + 1``; Bybit counts messages. Binance futures and OKX give the last number (``u``, ``seqId``)
 and the one that it follows (``pu``, ``prevSeqId``). A snapshot carries the number it was taken at: changes up to it are in
 it already, and it is of use only if no change is missing between it and the first one that was kept. What does not follow is
-a gap, seen in the very message behind it, and the book is out of step until the next snapshot. Coinbase's level2 channel and
-Kraken's book have no numbers: nothing can be told from them.
+a gap, seen in the very message behind it, and the book is out of step until the next snapshot. Coinbase's level2 channel has
+no numbers: nothing can be told from it. Kraken's book has a checksum instead (`_crypto_checksum`).
 Sources: "How to manage a local order book correctly" of Binance spot and USD-M; Bybit v5 orderbook; OKX v5 order books.
 """
 

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from ._book_sync import BookSync, Step, Verdict
+from ._crypto_checksum import TopOfBook
 from ._crypto_messages import Event
 
 __all__ = ["Books", "complaint"]
+
+#: Names, beside those of streams, of a book that is judged by checksums, and of its levels where they are saved.
+_SUMMED, _CHECKSUM = "by checksum", "checksum"
 
 
 class Books:
@@ -22,7 +26,11 @@ class Books:
     def __init__(self, saved: Iterable[Any] = ()) -> None:
         self._books: dict[tuple[int, str], BookSync] = {}
         self.last_ids = np.full(64, -1, np.int64)
+        self._tops: dict[int, TopOfBook] = {}
         for code, name, book in saved:
+            if name == _CHECKSUM:
+                self._tops[int(code)] = TopOfBook.load(book)
+                continue
             self._books[int(code), str(name)] = BookSync.load(book)
             self.room_for(int(code))
             if not name:
@@ -30,7 +38,8 @@ class Books:
 
     def save(self) -> list[Any]:
         """All of them as plain values."""
-        return [[*key, self._known(key).save()] for key in self._books]
+        books = [[*key, self._known(key).save()] for key in self._books]
+        return books + [[code, _CHECKSUM, top.save()] for code, top in self._tops.items()]
 
     def room_for(self, code: int) -> None:
         """Make `last_ids` long enough for a symbol."""
@@ -39,6 +48,8 @@ class Books:
 
     def judge(self, code: int, event: Event) -> Verdict:
         """What a change or a snapshot does to its book."""
+        if event.checksum is not None:
+            return self._checked(code, event, event.checksum)
         book = self._known((code, event.book))
         if not event.is_snapshot:
             verdict = book.diff(event.first_id, event.last_id, event.prev_id)
@@ -47,6 +58,17 @@ class Books:
         if not event.book:
             self._tell(code)
         return verdict
+
+    def _checked(self, code: int, event: Event, checksum: int) -> Verdict:
+        book, top = self._books.setdefault((code, _SUMMED), BookSync()), self._tops.setdefault(code, TopOfBook())
+        if event.is_snapshot:
+            top.snapshot(event.texts, checksum)
+            return book.restart(0)
+        own = top.change(event.texts, checksum)
+        if own is None:
+            return Verdict(Step.APPLY)
+        book.lost()
+        return Verdict(Step.GAP, f"its checksum is {own}, the venue's {checksum}")
 
     def waiting(self) -> list[int]:
         """The numbers of symbols with a book that needs a snapshot, ascending."""
@@ -57,6 +79,7 @@ class Books:
         for code, name in self._books:
             self._known((code, name)).lost()
             self.last_ids[code] = -1
+        self._tops.clear()
 
     def _known(self, key: tuple[int, str]) -> BookSync:
         book = self._books.get(key)

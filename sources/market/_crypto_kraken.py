@@ -1,7 +1,7 @@
 """Messages of Kraken v2: trade, book and ticker.
 
 Prices and sizes are JSON numbers, read from their text. A book has no numbers but a checksum of its ten best levels on each
-side, of which nothing is made here. A snapshot of trades repeats those from before the subscription and is no row. ``side``
+side, by which a gap shows. A snapshot of trades repeats those from before the subscription and is no row. ``side``
 of a trade is the taker's.
 Source: Kraken Spot WebSocket API v2.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._crypto_checksum import TextLevel
 from ._crypto_messages import BadMessage, Event, Message, field_of, identity, iso_ns, price, size, text
 
 __all__ = ["read_kraken"]
@@ -75,6 +76,12 @@ def _levels(one: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
 
 def _book(one: Mapping[str, Any], snapshot: bool, decimals: int) -> Event:
     rows: list[tuple[Any, ...]] = []
+    texts: list[TextLevel] = []
     for side, key in ((1, "bids"), (-1, "asks")):
-        rows += [(side, price(at, decimals), size(much)) for at, much in _levels(one, key)]
-    return Event("l2", text(one, "symbol"), _time(one), rows, is_snapshot=snapshot)
+        for at, much in _levels(one, key):
+            rows.append((side, price(at, decimals), size(much)))
+            texts.append((side, rows[-1][1], str(at), str(much)))
+    event = Event("l2", text(one, "symbol"), _time(one), rows, is_snapshot=snapshot)
+    if "checksum" in one:
+        event.checksum, event.texts, event.checked = identity(one, "checksum"), texts, True
+    return event

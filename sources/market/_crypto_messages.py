@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ._crypto_checksum import TextLevel
+
 __all__ = [
     "BadMessage",
     "Event",
@@ -44,7 +46,8 @@ class Event:
     `rows`: of ``bbo`` (bid_px, bid_sz, ask_px, ask_sz, update_id); of ``trade`` and ``agg_trade`` (price, size, side,
     trade_id); of ``l2`` (side, price, size), bids first. `symbol` None: to be told from the recording. `ts_event` None:
     the venue gives no time. `book` names the stream that numbers belong to; `prev_id` None where the venue gives none;
-    `checked` whether the numbers tell of gaps; `inside` whether a snapshot came within the stream of changes.
+    `checked` whether the numbers tell of gaps; `inside` whether a snapshot came within the stream of changes. Where gaps
+    show by a `checksum`, `texts` are the levels as they were sent.
     """
 
     table: str
@@ -58,6 +61,8 @@ class Event:
     checked: bool = False
     inside: bool = False
     book: str = ""
+    checksum: int | None = None
+    texts: Sequence[TextLevel] = ()
 
 
 @dataclass(slots=True)

@@ -61,6 +61,34 @@ def test_every_row_of_a_real_recording_is_what_a_naive_reader_finds(
     assert metadata[b"penstock.price_scale"] == b"1e-9"
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_the_scanner_takes_every_message_of_a_real_recording_but_the_snapshot(
+    real: tuple[str, Path, int, list[str]], table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.sources.market import _crypto_binance
+
+    taken = []
+
+    def read_binance(message: Any, decimals: int) -> Any:
+        taken.append(sorted(message)[-1])
+        return original(message, decimals)
+
+    original = _crypto_binance.read_binance
+    monkeypatch.setattr(_crypto_binance, "read_binance", read_binance)
+    Read(CryptoRaw(real[1], table=table), tuples=False)
+    assert taken == ["lastUpdateId"]
+
+
+def test_rows_are_the_same_in_one_thread_and_in_many(path: Path) -> None:
+    from penstock.pipeline import read as read_stream
+
+    path.write_bytes(lines(*(change(i, i, symbol=f"S{i % 7}") for i in range(3_000))))
+    spec = CryptoRaw(path, table="l2", block_bytes=4_096)
+    one = pa.Table.from_batches(read_stream(spec).iterate(runner="inline"))
+    many = pa.Table.from_batches(read_stream(spec).iterate(runner="local", parallelism=4))
+    assert one.num_rows == 9_000 and one.unify_dictionaries().equals(many.unify_dictionaries())
+
+
 def test_a_real_recording_is_described(real: tuple[str, Path, int, list[str]]) -> None:
     venue, file, messages, text = real
     found = inspect_crypto_raw(str(file))

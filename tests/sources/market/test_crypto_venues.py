@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crypto_reference import lines, read
+from crypto_reference import Read, lines, read
 from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw
 
 RECV = 1723161255030314667
@@ -243,6 +243,75 @@ def test_kraken_numbers_are_read_from_their_text(path: Path) -> None:
     assert [row[3:] for row in read(path, table="bbo").rows] == [
         ("ALGO/USD", 100_250_000, 740.0, 100_360_000, 1361.44813783, 0)
     ]
+
+
+KRAKEN_SIDES = {
+    "bids": "45283.5 0.10000000 45283.4 1.54582015 45282.1 0.10000000 45281.0 0.10000000 45280.3 1.54592586 "
+    "45279.0 0.07990000 45277.6 0.03310103 45277.5 0.30000000 45277.3 1.54602737 45276.6 0.15445238",
+    "asks": "45285.2 0.00100000 45286.4 1.54571953 45286.6 1.54571109 45289.6 1.54560911 45290.2 0.15890660 "
+    "45291.8 1.54553491 45294.7 0.04454749 45296.1 0.35380000 45297.5 0.09945542 45299.5 0.18772827",
+}
+
+
+def kraken_book(kind: str, sides: dict[str, str], checksum: int) -> str:
+    parts = []
+    for name, levels in sides.items():
+        texts = levels.split()
+        pairs = zip(texts[::2], texts[1::2], strict=True)
+        parts.append(f'"{name}":[{",".join(f"""{{"price":{at},"qty":{much}}}""" for at, much in pairs)}]')
+    return (
+        f'{{"channel":"book","type":"{kind}","data":[{{"symbol":"BTC/USD",{",".join(parts)},"checksum":{checksum}}}]}}'
+    )
+
+
+def kraken_changes() -> list[str]:
+    """The snapshot of Kraken's guide, which has a checksum, and three changes, whose checksums are by the guide's recipe."""
+    from zlib import crc32
+
+    books = {}
+    for name, levels in KRAKEN_SIDES.items():
+        texts = levels.split()
+        books[name] = dict(zip(texts[::2], texts[1::2], strict=True))
+    messages = [kraken_book("snapshot", KRAKEN_SIDES, 3310070434)]
+    for change in (
+        {"bids": "45283.6 2.00000000"},
+        {"asks": "45285.2 0.00000000 45300.0 0.50000000"},
+        {"bids": "45283.6 0.10000000"},
+    ):
+        for name, levels in change.items():
+            texts = levels.split()
+            books[name] |= dict(zip(texts[::2], texts[1::2], strict=True))
+            books[name] = {at: much for at, much in books[name].items() if float(much)}
+            best = sorted(books[name], key=float, reverse=name == "bids")[:10]
+            books[name] = {at: books[name][at] for at in best}
+        digits = [
+            text.replace(".", "").lstrip("0")
+            for name in ("asks", "bids")
+            for level in books[name].items()
+            for text in level
+        ]
+        messages.append(kraken_book("update", change, crc32("".join(digits).encode())))
+    return messages
+
+
+def test_a_kraken_book_is_checked_by_the_checksum_of_its_guide(path: Path) -> None:
+    messages = kraken_changes()
+    found = read(path, lines(*messages), table="l2", block_bytes=64)
+    assert found.bad == [] and len(found.rows) == 24
+    for gone in (1, 2):
+        found = read(path, lines(*messages[:gone], *messages[gone + 1 :], *messages), table="l2", block_bytes=64)
+        (bad,) = found.bad
+        assert bad.error.startswith("gap in depth of BTC/USD: its checksum is ") and bad.seq == gone
+        for position, done in zip(found.after, found.rows_after, strict=True):
+            rest = Read(CryptoRaw(path, table="l2", block_bytes=64), position)
+            assert rest.rows == found.rows[done:]
+            assert rest.bad == [bad for bad in found.bad if (bad.seq or 0) >= position["seq"]]
+
+
+def test_a_kraken_recording_that_lost_digits_is_not_called_broken(path: Path) -> None:
+    messages = [json.dumps(json.loads(text)) for text in kraken_changes()]
+    assert "0.001," in messages[0] or "0.001}" in messages[0]
+    assert read(path, lines(*messages, *messages[2:]), table="l2").bad == []
 
 
 VENUES = {
