@@ -7,13 +7,19 @@ from typing import Any
 
 from ...pipeline.errors import FormatError
 from .crypto_messages import CryptoMessages
+from .itch_packets import MoldPackets
 from .json_messages import JsonMessages
 from .raw_messages import RawMessages
 from .session import Codec
 
 __all__ = ["codec_named"]
 
-_CODECS: dict[str, Any] = {"crypto": CryptoMessages, "json": JsonMessages, "raw": RawMessages}
+_CODECS: dict[str, Any] = {
+    "crypto": CryptoMessages,
+    "json": JsonMessages,
+    "mold-itch50": MoldPackets,
+    "raw": RawMessages,
+}
 
 
 def codec_named(name: str, options: Mapping[str, Any]) -> Codec:

@@ -68,6 +68,7 @@ class LiveReader(SourceReader):
         """Yield what has come as soon as it has; see `SourceReader.blocks`."""
         clock = self._context.clock
         ends = None if self._duration is None else clock.monotonic_ns() + self._duration
+        latest = clock.monotonic_ns()
         for line in self._lines:
             self._begin(line.run)
         tape = self._make_tape() if self._make_tape is not None else None
@@ -78,13 +79,14 @@ class LiveReader(SourceReader):
                 if arrivals is None or (ends is not None and not arrivals and clock.monotonic_ns() >= ends):
                     break
                 if arrivals:
+                    latest = clock.monotonic_ns()
                     if tape is not None:
                         tape.write(arrivals)
                     if self._left is not None:
                         self._left -= sum(not arrival.event for arrival in arrivals)
                     yield from self._block(self._session.take(arrivals, self._seq))
                 else:
-                    yield from self._block(self._session.idle(clock.now_ns(), self._seq))
+                    yield from self._block(self._session.idle(clock.monotonic_ns() - latest, self._seq))
                 if ends is not None and clock.monotonic_ns() >= ends:
                     break
             if not self._context.stop.is_set():

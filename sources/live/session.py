@@ -62,8 +62,8 @@ class Session(ABC):
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         """Rows of what `take` framed. Pure and thread-safe."""
 
-    def idle(self, now_ns: int, first_seq: int) -> Framed | None:
-        """Called while nothing comes, with the time: what was held back long enough."""
+    def idle(self, quiet_ns: int, first_seq: int) -> Framed | None:
+        """Called while nothing comes, with how long that has been so: what was held back long enough."""
         return None
 
     def finish(self, first_seq: int) -> Framed | None:
