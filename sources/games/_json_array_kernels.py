@@ -19,10 +19,10 @@ SEEK, ELEMENTS, DONE, TRAILING, DEEP = range(5)
 def _is_part(key: Any, size: Any, parts: Any, sizes: Any, number: Any) -> Any:
     if size != sizes[number]:
         return False
+    same = True
     for place in range(size):
-        if key[place] != parts[number, place]:
-            return False
-    return True
+        same = same and key[place] == parts[number, place]
+    return same
 
 
 @kernel

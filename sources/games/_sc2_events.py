@@ -26,7 +26,17 @@ _TENTHS = {"Slower": 96, "Slow": 128, "Normal": 160, "Fast": 192, "Faster": 224}
 #: What is kept of an event besides its columns. Text of chats and names are not.
 _KEPT = (
     *("frame", "control_pid", "upkeep_pid", "unit_id", "unit_type_name", "ability_name", "ability_id"),
-    *("target_unit_id", "killer_pid", "flags", "control_group", "upgrade_type_name", "count", "distance", "pitch", "yaw"),
+    *(
+        "target_unit_id",
+        "killer_pid",
+        "flags",
+        "control_group",
+        "upgrade_type_name",
+        "count",
+        "distance",
+        "pitch",
+        "yaw",
+    ),
     *("minerals_current", "vespene_current", "food_used", "food_made", "minerals_collection_rate"),
     *("vespene_collection_rate", "workers_active_count"),
 )
@@ -68,7 +78,9 @@ def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
     if not data:
         raise FormatError(f"{path} is empty: no StarCraft II replay to read")
     if data[:3] != b"MPQ":
-        raise FormatError(f"{path} is not a StarCraft II replay: offset 0 holds {data[:8].hex(' ')}, expected 4d 50 51 (MPQ)")
+        raise FormatError(
+            f"{path} is not a StarCraft II replay: offset 0 holds {data[:8].hex(' ')}, expected 4d 50 51 (MPQ)"
+        )
     if len(data) > _MOST_BYTES:
         raise FormatError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, which no StarCraft II replay is")
     build = "unknown"
@@ -96,7 +108,13 @@ class Sc2Reader(SourceReader):
     """Reads one replay: sc2reader parses it whole, rows follow in the file's order of events."""
 
     def __init__(
-        self, path: str, schema: pa.Schema, match: str | None, start: int | None, context: Context, position: Position | None
+        self,
+        path: str,
+        schema: pa.Schema,
+        match: str | None,
+        start: int | None,
+        context: Context,
+        position: Position | None,
     ) -> None:
         self._path, self._schema, self._context = path, schema, context
         self._from = int(position["seq"]) if position else 0

@@ -93,8 +93,9 @@ def follow(
             for slot in range(SLOTS):
                 if mask & (1 << slot):
                     row = state[ROWS]
+                    target, source = rows[row], ring[slot_of, slot]
                     for place in range(STRIDE):
-                        rows[row, place] = ring[slot_of, slot, place]
+                        target[place] = source[place]
                     seqs[row] = state[SEQ]
                     state[SEQ] += 1
                     state[ROWS] = row + 1
@@ -156,9 +157,9 @@ def follow(
                     if masks[slot_of] & (1 << slot):
                         state[SUPERSEDED] += 1
                     masks[slot_of] |= 1 << slot
-                    kept = min(size, STRIDE)
-                    for place in range(kept):
-                        ring[slot_of, slot, place] = data[at + place]
+                    target, source = ring[slot_of, slot], data[at : at + size]
+                    for place in range(min(size, STRIDE)):
+                        target[place] = source[place]
                     if frame > state[STORED]:
                         state[STORED] = frame
         elif code == _FRAME_START and size >= 5:
@@ -192,18 +193,18 @@ def _put(bad: Any, state: Any, kind: Any, at: Any, size: Any) -> None:
 
 
 @kernel
-def _word(rows: Any, row: Any, at: Any) -> Any:
+def _word(event: Any, at: Any) -> Any:
     return np.uint32(
-        (np.uint32(rows[row, at]) << np.uint32(24))
-        | (np.uint32(rows[row, at + 1]) << np.uint32(16))
-        | (np.uint32(rows[row, at + 2]) << np.uint32(8))
-        | np.uint32(rows[row, at + 3])
+        (np.uint32(event[at]) << np.uint32(24))
+        | (np.uint32(event[at + 1]) << np.uint32(16))
+        | (np.uint32(event[at + 2]) << np.uint32(8))
+        | np.uint32(event[at + 3])
     )
 
 
 @kernel
-def _half(rows: Any, row: Any, at: Any) -> Any:
-    return np.uint16((np.uint16(rows[row, at]) << np.uint16(8)) | np.uint16(rows[row, at + 1]))
+def _half(event: Any, at: Any) -> Any:
+    return np.uint16((np.uint16(event[at]) << np.uint16(8)) | np.uint16(event[at + 1]))
 
 
 @kernel
@@ -214,21 +215,22 @@ def decode_input(
     """Resolved pre-frame updates to columns; `sticks` are six float columns as uint32."""
     sx, sy, cx, cy, tl, tr = sticks
     for row in range(len(rows)):
-        number = _int32(rows[row], 1)
+        event = rows[row]
+        number = _int32(event, 1)
         time[row] = start_ns + (number - first) * frame_ns
         frame[row] = number
-        player[row] = rows[row, 5]
-        follower[row] = rows[row, 6] != 0
-        seed[row] = _word(rows, row, 0x07)
-        action[row] = _half(rows, row, 0x0B)
-        sx[row] = _word(rows, row, 0x19)
-        sy[row] = _word(rows, row, 0x1D)
-        cx[row] = _word(rows, row, 0x21)
-        cy[row] = _word(rows, row, 0x25)
-        buttons[row] = _word(rows, row, 0x2D)
-        physical[row] = _half(rows, row, 0x31)
-        tl[row] = _word(rows, row, 0x33)
-        tr[row] = _word(rows, row, 0x37)
+        player[row] = event[5]
+        follower[row] = event[6] != 0
+        seed[row] = _word(event, 0x07)
+        action[row] = _half(event, 0x0B)
+        sx[row] = _word(event, 0x19)
+        sy[row] = _word(event, 0x1D)
+        cx[row] = _word(event, 0x21)
+        cy[row] = _word(event, 0x25)
+        buttons[row] = _word(event, 0x2D)
+        physical[row] = _half(event, 0x31)
+        tl[row] = _word(event, 0x33)
+        tr[row] = _word(event, 0x37)
 
 
 @kernel
@@ -239,22 +241,23 @@ def decode_state(
     """Resolved post-frame updates to columns; `floats` are x, y, percent, shield as uint32."""
     x, y, percent, shield = floats
     for row in range(len(rows)):
-        number = _int32(rows[row], 1)
+        event = rows[row]
+        number = _int32(event, 1)
         time[row] = start_ns + (number - first) * frame_ns
         frame[row] = number
-        player[row] = rows[row, 5]
-        follower[row] = rows[row, 6] != 0
-        character[row] = rows[row, 0x07]
-        action[row] = _half(rows, row, 0x08)
-        x[row] = _word(rows, row, 0x0A)
-        y[row] = _word(rows, row, 0x0E)
-        bits = _word(rows, row, 0x12)
+        player[row] = event[5]
+        follower[row] = event[6] != 0
+        character[row] = event[0x07]
+        action[row] = _half(event, 0x08)
+        x[row] = _word(event, 0x0A)
+        y[row] = _word(event, 0x0E)
+        bits = _word(event, 0x12)
         size = bits & np.uint32(0x7FFFFFFF)
         if size == 0 or size > np.uint32(0x7F800000):  # zero, or no number
             facing[row] = 0
         else:
             facing[row] = -1 if bits >> np.uint32(31) else 1
-        percent[row] = _word(rows, row, 0x16)
-        shield[row] = _word(rows, row, 0x1A)
-        stocks[row] = rows[row, 0x21]
-        airborne[row] = rows[row, 0x2F] != 0
+        percent[row] = _word(event, 0x16)
+        shield[row] = _word(event, 0x1A)
+        stocks[row] = event[0x21]
+        airborne[row] = event[0x2F] != 0

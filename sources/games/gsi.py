@@ -55,15 +55,16 @@ def gsi_schema(source: str = "gsi") -> pa.Schema:
 class GsiDiff:
     """Turns whole states into ``game.event`` rows; see `gsi_schema`.
 
-    A row is one leaf that changed: `type` its path with dots (players' ids as ``*``, ``player3`` as ``player*``), `player` whose
-    it is (-1: nobody's; a SteamID64 is numbered in order of appearance, Dota's ``playerN`` is N, the block ``player`` is the one
-    that it names), `value` its number or truth (1, 0), else `attrs` its JSON text; three numbers in a text (``position``) are
-    `x`, `y`, `z` too. A SteamID64 as a value becomes that player's number in `target` and `value`. Rows follow the document;
-    what is gone comes last. `ts_event` and `ts_recv` are the time of receipt: the game's own stamp has whole seconds.
+    A row is one leaf that changed: `type` its path with dots (players' ids as ``*``, ``player3`` as ``player*``), `player`
+    whose it is (-1: nobody's; a SteamID64 is numbered in order of appearance, Dota's ``playerN`` is N, the block ``player``
+    is the one that it names), `value` its number or truth (1, 0), else `attrs` its JSON text; three numbers in a text
+    (``position``) are `x`, `y`, `z` too. A SteamID64 as a value becomes that player's number in `target` and `value`. Rows
+    follow the document; what is gone comes last. `ts_event` and `ts_recv` are the time of receipt: the game's own stamp has
+    whole seconds.
 
     The secret (``auth``) and the game's own ``previously`` and ``added`` are never looked at. Ids, names and clans are left
-    out unless `keep_personal`. A post that is no JSON object, is longer than `max_bytes`, or has more than 32,000 leaves is a
-    bad record; only its size is kept of it, because it may hold the secret.
+    out unless `keep_personal`. A post that is no JSON object, is longer than `max_bytes`, or has more than 32,000 leaves is
+    a bad record; only its size is kept of it, because it may hold the secret.
     """
 
     def __init__(
@@ -158,7 +159,9 @@ class GsiDiff:
                 continue
             yield from self._walk(value, f"{path}.{name}" if path else name, owner, depth + 1, whose, person=inner)
 
-    def _batch(self, rows: list[tuple[str, int, Leaf, int]], document: Mapping[str, Any], recv_ns: int) -> pa.RecordBatch:
+    def _batch(
+        self, rows: list[tuple[str, int, Leaf, int]], document: Mapping[str, Any], recv_ns: int
+    ) -> pa.RecordBatch:
         count = len(rows)
         described = [self._describe(path, leaf, change) for path, _, leaf, change in rows]
         target, x, y, z, value, attrs = zip(*described, strict=True)
@@ -178,7 +181,9 @@ class GsiDiff:
             pa.array(target, pa.int16()),
             *(pa.array(axis, pa.float32()) for axis in (x, y, z)),
             pa.array(value, pa.float64()),
-            pa.DictionaryArray.from_arrays(pa.array([row[3] for row in rows], pa.int8()), pa.array(_CHANGES, pa.utf8())),
+            pa.DictionaryArray.from_arrays(
+                pa.array([row[3] for row in rows], pa.int8()), pa.array(_CHANGES, pa.utf8())
+            ),
             pa.array(attrs, pa.large_utf8()),
         ]
         self._seq += count

@@ -35,11 +35,11 @@ class JsonArray(Ndjson):
     """The elements of a JSON document's array as rows; every option of `Ndjson` holds, for an element instead of a line.
 
     `at` is the path to the array, keys joined by dots; empty: the document is the array. An array on the way is walked
-    through, so ``info.frames.events`` takes the events of each frame. Keys are compared as they are written, escapes and all.
+    through, so ``info.frames.events`` takes the events of each frame. Keys are compared as they are written, with escapes.
 
-    `seq` numbers the elements. Places in quarantine count lines and bytes of the elements' text, an element a line. A document
-    that is cut, followed by something, or without such an array is a bad record behind the elements that were found. Raises
-    FormatError for an empty file and one that is no JSON array or object; GraphError for a path that cannot be.
+    `seq` numbers the elements. Places in quarantine count lines and bytes of the elements' text, an element a line. A
+    document that is cut, followed by something, or without such an array is a bad record behind the elements that were
+    found. Raises FormatError for an empty file and one that is no JSON array or object; GraphError for a path that cannot be.
     """
 
     at: str = field(default="", kw_only=True)

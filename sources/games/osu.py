@@ -32,7 +32,8 @@ class Osr(SourceSpec):
 
     `ts_event` is the replay's time stamp plus the frames' milliseconds so far (some are negative: times may go back); the
     stamp is when the play was saved. `ts_recv` is the same. `seq` numbers all frames; the frame that holds the random
-    seed and the two that stable puts at (256, -500) before the first are counted as dropped. The player's name is never read out.
+    seed and the two that stable puts at (256, -500) before the first are counted as dropped. The player's name is never
+    read out.
 
     A frame that is not four numbers is a bad record; so are damaged packed frames and bytes that belong to nothing. Raises
     FormatError for an empty file or one of another format. Schema: formats, section 6, item 12.

@@ -6,7 +6,6 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from penstock.pipeline.schema import check_event_schema
 from penstock.sources.games.gsi import GsiDiff
 
@@ -82,7 +81,12 @@ def test_only_what_changed_comes_later():
     diff = GsiDiff()
     first, _ = diff.post(state(), 1)
     assert diff.post(state(auth={"token": "x"}, previously={}), 2) == (None, None)
-    changed = {f"allplayers__{B}__state__health": 55, "bomb__state": "planted", "map__round": ..., "player__activity": None}
+    changed = {
+        f"allplayers__{B}__state__health": 55,
+        "bomb__state": "planted",
+        "map__round": ...,
+        "player__activity": None,
+    }
     batch, bad = diff.post(state(**changed), 3)
     assert bad is None
     found = [(row["type"], row["player"], row["value"], row["attrs"], row["change"]) for row in rows(batch)]
@@ -111,7 +115,9 @@ def test_neither_secret_nor_people_leave_unless_asked():
 
 
 def test_dotas_players_are_by_their_number():
-    body = json.dumps({"map": {"matchid": "77"}, "hero": {"team2": {"player3": {"name": "npc_axe", "health": 5}}}}).encode()
+    body = json.dumps(
+        {"map": {"matchid": "77"}, "hero": {"team2": {"player3": {"name": "npc_axe", "health": 5}}}}
+    ).encode()
     batch, _ = GsiDiff().post(body, 1)
     found = [(row["match_id"], row["type"], row["player"], row["value"]) for row in rows(batch)]
     assert found[-1] == ("77", "hero.team2.player*.health", 3, 5.0)
@@ -120,7 +126,15 @@ def test_dotas_players_are_by_their_number():
 def test_a_bad_post_is_a_record_and_leaves_the_state(monkeypatch):
     diff = GsiDiff(max_bytes=10_000)
     first, _ = diff.post(state(), 1)
-    for body in (b"", b"[]", b'{"a": NaN}', b"\xff\xfe", b"x" * 10_001, b"[" * 9_000, b'{"a":' * 1500 + b"1" + b"}" * 1500):
+    for body in (
+        b"",
+        b"[]",
+        b'{"a": NaN}',
+        b"\xff\xfe",
+        b"x" * 10_001,
+        b"[" * 9_000,
+        b'{"a":' * 1500 + b"1" + b"}" * 1500,
+    ):
         batch, bad = diff.post(body, 2)
         assert batch is None
         assert bad.data == b""
@@ -139,9 +153,13 @@ def test_a_saved_diff_goes_on_alike():
         assert found + [rows(second.post(body, 1)[0]) for body in posts[cut:]] == wanted
 
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+)
 KEYS = st.sampled_from(["a", "b", "player", "player1", "name", A, "auth"]) | st.text(max_size=3)
-STATES = st.dictionaries(KEYS, st.recursive(LEAVES, lambda s: st.lists(s, max_size=3) | st.dictionaries(KEYS, s, max_size=3)))
+STATES = st.dictionaries(
+    KEYS, st.recursive(LEAVES, lambda s: st.lists(s, max_size=3) | st.dictionaries(KEYS, s, max_size=3))
+)
 
 
 @given(st.lists(STATES, min_size=1, max_size=4))
@@ -158,7 +176,9 @@ def test_any_states_are_diffed_to_what_a_replay_of_the_rows_gives_back(states):
             else:
                 kept[key] = row["value"], row["attrs"], row["target"]
         fresh, _ = GsiDiff(state={"players": diff.save()["players"]}).post(json.dumps(document).encode(), 1)
-        assert kept == {(row["type"], row["player"]): (row["value"], row["attrs"], row["target"]) for row in rows(fresh)}
+        assert kept == {
+            (row["type"], row["player"]): (row["value"], row["attrs"], row["target"]) for row in rows(fresh)
+        }
 
 
 def test_half_a_surrogate_pair_does_no_harm():

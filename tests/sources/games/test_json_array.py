@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.sources.games._json_array_feed import ArrayFeed
@@ -34,7 +33,13 @@ def rows_of(spec, position=None):
 
 
 EVENTS = [
-    {"_T": "LogPlayerPosition", "_D": f"2023-01-02T12:00:{i % 60:02d}.125Z", "x": i / 2, "note": 'a "]}, [{ \\ b' * (i % 3), "in": {"a": [i, [i]]}}
+    {
+        "_T": "LogPlayerPosition",
+        "_D": f"2023-01-02T12:00:{i % 60:02d}.125Z",
+        "x": i / 2,
+        "note": 'a "]}, [{ \\ b' * (i % 3),
+        "in": {"a": [i, [i]]},
+    }
     for i in range(500)
 ]
 PUBG = {"type": "_T", "time": "_D", "time_unit": "iso", "match_id": "m"}
@@ -52,7 +57,9 @@ def test_an_array_gives_the_rows_of_the_same_lines(tmp_path, indent):
         assert not bad
         assert found.num_rows == 500
         assert found.drop_columns(["attrs"]).to_pylist() == wanted.drop_columns(["attrs"]).to_pylist()
-        assert [json.loads(text) for text in found["attrs"].to_pylist()] == [json.loads(t) for t in wanted["attrs"].to_pylist()]
+        assert [json.loads(text) for text in found["attrs"].to_pylist()] == [
+            json.loads(t) for t in wanted["attrs"].to_pylist()
+        ]
     assert is_json_array(array.read_bytes()[:65536])
     assert open_json_array(array).time == "_D"
     found = inspect_json_array(array)
@@ -61,14 +68,27 @@ def test_an_array_gives_the_rows_of_the_same_lines(tmp_path, indent):
 
 
 def test_arrays_inside_objects_inside_arrays_are_walked_through(tmp_path):
-    frames = [{"events": [{"type": "E", "timestamp": 10 * i + j, "participantId": j} for j in range(3)], "x": [1]} for i in range(4)]
+    frames = [
+        {"events": [{"type": "E", "timestamp": 10 * i + j, "participantId": j} for j in range(3)], "x": [1]}
+        for i in range(4)
+    ]
     document = {"metadata": {"events": [{"no": 1}]}, "events": [5], "info": {"gameId": 7, "frames": frames, "more": []}}
     path = tmp_path / "timeline.json"
     path.write_text(json.dumps(document, indent=1))
-    spec = array_events(path, at="info.frames.events", type="type", player="participantId", time="timestamp", time_unit="ms", time_start_ns=10**18)
+    spec = array_events(
+        path,
+        at="info.frames.events",
+        type="type",
+        player="participantId",
+        time="timestamp",
+        time_unit="ms",
+        time_start_ns=10**18,
+    )
     rows, bad, _ = rows_of(spec)
     assert not bad
-    assert rows["ts_event"].cast(pa.int64()).to_pylist() == [10**18 + (10 * i + j) * 10**6 for i in range(4) for j in range(3)]
+    assert rows["ts_event"].cast(pa.int64()).to_pylist() == [
+        10**18 + (10 * i + j) * 10**6 for i in range(4) for j in range(3)
+    ]
     assert rows["player"].to_pylist() == [0, 1, 2] * 4
 
 
@@ -100,7 +120,13 @@ def test_resume_behind_any_block_and_a_broken_element(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [('[{"a": 1}', "cut at"), ('[{"a": 1}] x', "follows"), ('{"a": {}}', "no array"), ("[" * 300, ""), ('{"a":' * 300, "nested")],
+    [
+        ('[{"a": 1}', "cut at"),
+        ('[{"a": 1}] x', "follows"),
+        ('{"a": {}}', "no array"),
+        ("[" * 300, ""),
+        ('{"a":' * 300, "nested"),
+    ],
 )
 def test_a_document_that_does_not_end_well_is_a_bad_record(tmp_path, text, what):
     path = tmp_path / "a.json"
@@ -122,13 +148,18 @@ def test_other_files_and_paths_are_refused(tmp_path):
         assert not is_json_array(head)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=6), lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3),
+)
 
 
 @given(st.lists(JSON, max_size=8), st.sampled_from([None, 1]), st.integers(1, 40))
 @settings(max_examples=100)
 def test_any_elements_come_out_one_a_line(elements, indent, step):
-    feed = ArrayFeed(BytesFeed(json.dumps({"x": [0], "a": {"b": elements}}, indent=indent, ensure_ascii=False).encode()), ("a", "b"))
+    feed = ArrayFeed(
+        BytesFeed(json.dumps({"x": [0], "a": {"b": elements}}, indent=indent, ensure_ascii=False).encode()), ("a", "b")
+    )
     out, view = b"", memoryview(bytearray(step))
     while count := feed.fill(view):
         out += bytes(view[:count])
@@ -151,4 +182,6 @@ def test_damaged_documents_do_no_harm(tmp_path):
             rows, bad, blocks = rows_of(array_events(path, **PUBG))
         except FormatError:
             continue
-        assert rows.num_rows + sum(record.seq is not None for record in bad) == sum(block.records for block, _ in blocks)
+        assert rows.num_rows + sum(record.seq is not None for record in bad) == sum(
+            block.records for block, _ in blocks
+        )

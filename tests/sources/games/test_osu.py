@@ -46,15 +46,6 @@ def test_real_replays_equal_osrparse(recordings, name):
     assert not bad
     assert rows.num_rows == len(peer.replay_data)
     events = peer.replay_data
-    start = int(
-        round(
-            (
-                peer.timestamp
-                - peer.timestamp.replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-            ).total_seconds()
-        )
-    )
-    assert start >= 0
     times = as_numpy(rows["ts_event"].combine_chunks())
     deltas = np.array([event.time_delta for event in events], np.int64)
     assert np.array_equal(np.diff(times), deltas[1:] * 1_000_000)

@@ -7,7 +7,6 @@ import json
 
 import pyarrow as pa
 import pytest
-
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError
 from penstock.sources.games._sc2_events import ns_of
@@ -65,7 +64,12 @@ def test_frames_are_exact():
 def test_what_cannot_be_read_is_said_with_its_version(recordings, tmp_path):
     pytest.importorskip("sc2reader", reason="pip install sc2reader")
     data = (recordings("games/sc2replay") / "3.0.0.38749_1.SC2Replay").read_bytes()
-    for hurt, what in ((b"", "empty"), (b"hello", "not a StarCraft"), (data[:50_000], "cannot read"), (b"MPQ\x1b" + bytes(99), "cannot read")):
+    for hurt, what in (
+        (b"", "empty"),
+        (b"hello", "not a StarCraft"),
+        (data[:50_000], "cannot read"),
+        (b"MPQ\x1b" + bytes(99), "cannot read"),
+    ):
         path = tmp_path / "x.SC2Replay"
         path.write_bytes(hurt)
         with pytest.raises(FormatError, match=what):
