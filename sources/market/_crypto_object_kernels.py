@@ -45,7 +45,8 @@ _AGG, _BOOK, _BOOK_END = word("aggTrade"), word("bookTick"), word("okTicker")
 _DEPTH, _DEPTH_END = word("depthUpd"), word("thUpdate")
 _TRADE, _FIVE = word("trade"), _U((1 << 40) - 1)
 _AT_DEPTH, _SIX = word("@depth"), _U((1 << 48) - 1)
-_TRUE, _FALS, _FOUR = word("true"), word("fals"), _U(0xFFFFFFFF)
+_TRUE, _FALS, _DATA, _FOUR = word("true"), word("fals"), word("data"), _U(0xFFFFFFFF)
+_KEY_PU = word('"pu":')
 #: What a slot holds.
 _DECIMAL, _TEXT, _INTEGER, _FLAG, _LEVELS = 1, 2, 3, 4, 5
 #: Bit and slot of ``pu``; the others' are those of their letter, counted from A.
@@ -85,17 +86,19 @@ def read_object(at: Any, slots: Any, row: Any, room: Any, columns: Any, unit: An
             return _I(0), seen, row
         key = load8(at + 1)
         letter = key | 32
-        if letter < 97 or letter > 122:
-            return _I(0), seen, row
-        index = key - 65
-        if load16(at + 2) == 0x3A22:  # ":
+        index = _I(-1)
+        if letter >= 97 and letter <= 122 and load16(at + 2) == 0x3A22:  # ":
+            index = key - 65
             at += 4
-        else:
-            second = load8(at + 2) | 32
-            if second < 97 or second > 122 or load16(at + 3) != 0x3A22:
-                return _I(0), seen, row
-            index = _I(PU) if load16(at + 1) == 0x7570 else _I(-1)
+        elif load64(at) & _FIVE == _KEY_PU:
+            index = _I(PU)
             at += 5
+        else:
+            stop = string_end(at + 1, 128)
+            if load16(stop) != 0x3A22 or (stop - at == 5 and load64(at + 1) & _FOUR == _DATA):
+                return _I(0), seen, row
+            key, letter = _I(0), _I(0)  # nothing that rows are made of
+            at = stop + 2
         if index >= 0:
             bit = _I(1) << index
             if seen & bit:

@@ -50,6 +50,9 @@ class CryptoRaw(SourceSpec):
         Longest line in bytes; a longer one is quarantined with its first 64 KiB.
     block_bytes
         Bytes that are read ahead and decoded at a time.
+    lateness_ns
+        How far event times may go back and still be in time where the user gives nothing: times of several symbols cross,
+        and those of a snapshot without a time are of another clock.
 
     Columns behind the three of every source: `symbol` dictionary<int32, utf8>, numbered by first appearance in the table,
     then for ``bbo`` `bid_px` int64, `bid_sz` float64, `ask_px`, `ask_sz`, `update_id` uint64; for ``trade`` and
@@ -73,7 +76,7 @@ class CryptoRaw(SourceSpec):
     price_decimals: int = field(default=9, kw_only=True)
     max_line: int = field(default=4 << 20, kw_only=True)
     block_bytes: int = field(default=1 << 20, kw_only=True)
-    lateness_ns: int = field(default=0, kw_only=True)
+    lateness_ns: int = field(default=2_000_000_000, kw_only=True)
 
     format: ClassVar[str] = "crypto-raw"
 

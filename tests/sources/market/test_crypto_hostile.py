@@ -23,10 +23,14 @@ from penstock.sources.text._ndjson_simd import PADDING
 POOL = BufferPool()
 
 
-def decode(data: bytes, table: str, *, fast: bool) -> Made:
+def refuse(message: Any, decimals: int) -> Any:
+    raise AssertionError(f"the general path was asked for {message}")
+
+
+def decode(data: bytes, table: str, *, fast: bool, general: Any = read_binance) -> Made:
     """Lines through a decoder, with or without the scanner."""
     schema = crypto_schema(table, "tape", "binance-usdm", 9)
-    layout = Layout(read_binance, fast, table, schema, 9, None, "FIRST", "tape")
+    layout = Layout(general, fast, table, schema, 9, None, "FIRST", "tape")
     lease = POOL.take(len(data) + PADDING)
     view = lease.array("u1", len(data) + PADDING)
     view[:] = list(data + bytes(PADDING))
@@ -61,7 +65,11 @@ level_lists = st.lists(
 )
 odd = st.one_of(numbers, decimals, names, st.booleans(), st.just([]), st.just({}), level_lists)
 extra = st.dictionaries(
-    st.sampled_from(["X", "M", "nq", "ps", "st", "f", "l", "e", "pu", "T", "E", "weird", "\\", ""]), odd, max_size=3
+    st.sampled_from(
+        ["X", "M", "nq", "ps", "st", "f", "l", "e", "pu", "T", "E", "weird", "data", "stream", "symbol", "\\", ""]
+    ),
+    odd,
+    max_size=3,
 )
 
 
@@ -132,6 +140,14 @@ def texts(draw: st.DrawFn) -> bytes:
 @given(texts())
 def test_the_scanner_and_the_general_path_give_the_same_rows(data: bytes) -> None:
     check_equal(data)
+
+
+def test_messages_with_new_keys_in_any_order_stay_with_the_scanner() -> None:
+    more = {"newKey": "text", "x": 5, "nq": "1.5", "flag": True, "rpi": False}
+    data = lines({**more, **best(1)}, {**best(2), **more}, dict(reversed(list(best(3).items()))))
+    assert len(rows_of(decode(data, "bbo", fast=True, general=refuse).batches)) == 3
+    data = lines({**more, **change(1, 2)}, {"stream": "x@depth@100ms", "data": {**change(3, 4, 2), **more}})
+    assert len(rows_of(decode(data, "l2", fast=True, general=refuse).batches)) == 6
 
 
 @pytest.mark.nightly
