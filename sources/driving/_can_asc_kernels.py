@@ -247,5 +247,5 @@ def _fd_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) 
     flags, stop = _number(data, p, end, 16)
     is_fd = p >= end or flags < 0 or flags & 0x1000 != 0
     if not is_fd and flags & 0x10 != 0:
-        number |= 0x40000000
+        number, size = number | 0x40000000, min(code, 8)
     return 0, number, channel, size, wide, is_fd

@@ -51,6 +51,10 @@ FD = "1 0 d 32 " + " ".join(f"{i:02X}" for i in range(32)) + "  130000  130  303
         (f"1.0 CANFD   3 Tx   123  A_Name  {FD}", {"fd": True, "bus": 3, "data": bytes(range(32)).ljust(64, b"\0")}),
         ("1.0 CANFD 1 Rx 123 0 0 1 1 7F", {"fd": True, "len": 1}),
         ("1.0 CANFD 1 Rx 123 0 0 1 1 7F 1 1 200000", {"fd": False, "len": 1}),
+        (
+            "30.300981 CANFD   3 Tx     50005x  0 1 5 0  140000  73  200050 7a60 46500250",
+            {"fd": False, "len": 5, "can_id": 0x50005 | REMOTE, "ext": True},
+        ),
         ("1.0 CANFD 1 Rx ErrorFrame Not Acknowledge error", {"can_id": ERROR, "fd": True}),
     ],
 )
