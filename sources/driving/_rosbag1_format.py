@@ -18,6 +18,7 @@ __all__ = [
     "CHUNK",
     "CHUNK_INFO",
     "CONNECTION",
+    "HEAD_BYTES",
     "INDEX_DATA",
     "MAGIC",
     "MESSAGE",
@@ -31,6 +32,9 @@ __all__ = [
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, BAG_HEADER, INDEX_DATA, CHUNK, CHUNK_INFO, CONNECTION = range(2, 8)
+
+#: A record's header is looked for in this many bytes: connections hold their message definition in the data behind it.
+HEAD_BYTES = 1 << 16
 
 _SIZES = {1: "<B", 4: "<I", 8: "<Q"}
 

@@ -98,5 +98,5 @@ def _record(b: Any, pos: int, end: int, most: int) -> tuple[Any, Any, Any, Any, 
 
 
 @kernel
-def _named(b: Any, q: int, c0: int, c1: int, c2: int, c3: int) -> bool:
+def _named(b: Any, q: int, c0: int, c1: int, c2: int, c3: int) -> Any:
     return b[q] == c0 and b[q + 1] == c1 and b[q + 2] == c2 and b[q + 3] == c3 and b[q + 4] == 61

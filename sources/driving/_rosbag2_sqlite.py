@@ -157,7 +157,8 @@ def _read(path: str, local: LocalFile, connection: sqlite3.Connection) -> Databa
         row = connection.execute("SELECT ros_distro FROM schema LIMIT 1").fetchone()
         distro = row[0] if row and isinstance(row[0], str) else ""
     rows, damage = _rows(connection)
-    return Database(path, local, topics, distro, *rows, damage)
+    ids, topic_ids, times, sizes = rows
+    return Database(path, local, topics, distro, ids, topic_ids, times, sizes, damage)
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
@@ -174,7 +175,7 @@ def _check_table(path: str, connection: sqlite3.Connection, table: str, needed: 
 
 
 def _topics(connection: sqlite3.Connection) -> tuple[Topic, ...]:
-    definitions: dict[str, tuple[str, bytes]] = {}
+    definitions: dict[str, tuple[str, bytes | None]] = {}
     if _columns(connection, "message_definitions") >= {"topic_type", "encoding", "encoded_message_definition"}:
         query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions LIMIT ?"
         for name, notation, text in connection.execute(query, [_TABLE_LIMIT]):
@@ -185,8 +186,9 @@ def _topics(connection: sqlite3.Connection) -> tuple[Topic, ...]:
     found = []
     for number, name, kind, written in connection.execute(query, [_TABLE_LIMIT]):
         if isinstance(number, int):
-            notation, text = definitions.get(str(kind)) or definitions.get(str(kind).removesuffix("_Event"), ("", None))
-            found.append(Topic(number, str(name), str(kind), str(written or "cdr"), notation, text))
+            own = definitions.get(str(kind)) or definitions.get(str(kind).removesuffix("_Event"))
+            notation, definition = own or ("", None)
+            found.append(Topic(number, str(name), str(kind), str(written or "cdr"), notation, definition))
     return tuple(found)
 
 

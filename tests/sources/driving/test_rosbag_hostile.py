@@ -136,7 +136,7 @@ def test_anything_behind_the_magic_is_survived(scratch: Scratch, rest: bytes, ki
 @pytest.mark.parametrize("kind", ["bag none", "bag lz4", "bag unindexed"])
 def test_a_bag_cut_at_any_place_is_read_up_to_the_cut(kind: str, bags: dict[str, bytes], scratch: Scratch) -> None:
     whole = bags[kind]
-    for end in range(0, len(whole), 61):
+    for end in range(0, len(whole), 127):
         found = read_or_refused(scratch(whole[:end]), kind)
         if got := found.get("/chatter"):
             texts = [row["data"] for row in got.rows]
