@@ -86,7 +86,7 @@ def lines(base: Any, filled: Any, final: Any, starts: Any, ends: Any) -> Any:
 
 @kernel
 def _decimal(at: Any, end: Any) -> Any:
-    """``(wrong, negative, digits, exponent, cut)`` of a number. `cut` says that digits did not fit; exponent allows for it."""
+    """``(wrong, negative, digits, exponent, cut)`` of a number. `cut` says that not all digits fit."""
     negative = False
     if at < end and (_byte(at) == _MINUS or _byte(at) == _PLUS):
         negative = _byte(at) == _MINUS
@@ -311,10 +311,10 @@ def parse(
                     value = value / _FLOAT_TENS[-exponent] if exponent < 0 else value * _FLOAT_TENS[exponent]
                     floats[slot, line] = -value if negative else value
             elif kind == BOOL:
-                first = _byte(begin) | 32
-                if first == 116 or (first == 49 | 32 and until - begin == 1):
+                word, size = _byte(begin) | 32, until - begin
+                if (word == 116 and (size == 4 or size == 1)) or (word == 49 and size == 1):
                     ints[slot, line] = 1
-                elif first == 102 or (first == 48 | 32 and until - begin == 1):
+                elif (word == 102 and (size == 5 or size == 1)) or (word == 48 and size == 1):
                     ints[slot, line] = 0
                 else:
                     wrong = WORD
