@@ -11,6 +11,7 @@ from .itch_packets import MoldPackets
 from .json_messages import JsonMessages
 from .raw_messages import RawMessages
 from .session import Codec
+from .topic_messages import TopicMessages
 
 __all__ = ["codec_named"]
 
@@ -19,6 +20,7 @@ _CODECS: dict[str, Any] = {
     "json": JsonMessages,
     "mold-itch50": MoldPackets,
     "raw": RawMessages,
+    "topic": TopicMessages,
 }
 
 

@@ -164,8 +164,20 @@ def _crypto(path: str, **_: Any) -> Playable:
     return Playable(messages, text=True, framing="lines")
 
 
+def _mcap(path: str, **_: Any) -> Playable:
+    from ..driving.mcap import Mcap
+
+    def messages() -> Iterator[Message]:
+        for block in Mcap(path).messages():
+            for i in np.argsort(block.log_time, kind="stable").tolist():
+                yield Message(int(block.log_time[i]), block.payload(i), int(block.channel[i]))
+
+    return Playable(messages)
+
+
 _FORMATS: dict[str, Callable[..., Playable]] = {
     "recording": _recording,
+    "MCAP": _mcap,
     "crypto": _crypto,
     "NDJSON": _ndjson,
     "NASDAQ ITCH 5.0": _itch,

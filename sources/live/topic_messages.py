@@ -1,0 +1,145 @@
+"""Messages of a vehicle's topic over a socket: one feed carries many topics, told apart by channel.
+
+    radar = sources.live_topic("tcp://127.0.0.1:9000", "/radar/front/points", like="drive.mcap")
+
+What a message means is taken from a recording of the same vehicle, or of the same type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from ...pipeline.context import BadRecord, Context
+from ...pipeline.errors import FormatError
+from ...pipeline.source import Decoded
+from ..driving.cdr import Table, table_for
+from ..driving.mcap import CHUNK_LIMIT, catalog_of
+from ..storage.stored import PathLike, location
+from .arrival import Arrival
+from .feed import Live
+from .session import Codec, Framed, Session
+
+__all__ = ["TopicMessages", "live_topic"]
+
+_PAD = 64
+
+
+@dataclass(frozen=True)
+class TopicMessages(Codec):
+    """Messages on `channel`, with the columns of the topic in a recording (see `cdr`); other channels are counted.
+
+    `encoding` is how they are written (``cdr``, ``ros1``, ``json``, ``protobuf``), `type`, `notation` and `definition` what
+    they mean. ``ts_event`` is the header's stamp, ``ts_recv`` when the message came. A message that does not decode is a bad
+    record; a connection lost and made again leaves one, ``live.gap``.
+    """
+
+    name: ClassVar[str] = "topic"
+    framing: ClassVar[str] = "u32"
+    topic: str
+    channel: int
+    encoding: str
+    type: str
+    notation: str
+    definition: str
+
+    def table(self, source: str) -> Table:
+        """What the messages become."""
+        definition = self.definition.encode("latin-1")
+        return table_for(
+            self.topic,
+            self.encoding,
+            self.type,
+            self.notation,
+            definition,
+            source=f"{source}:{self.topic}",
+            format="live",
+        )
+
+    def schema(self, source: str) -> pa.Schema:
+        return self.table(source).schema
+
+    def open(self, context: Context, source: str, position: Mapping[str, Any] | None) -> Session:
+        return _Session(self, context, source)
+
+    def describe(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def described(cls, values: Mapping[str, Any]) -> TopicMessages:
+        """The codec of which `describe` gave `values`."""
+        return cls(**values)
+
+    @classmethod
+    def like(cls, path: PathLike, topic: str) -> TopicMessages:
+        """As in the MCAP recording `path`. Raises FormatError naming the topics if it has none of that name."""
+        catalog = catalog_of(location(path), CHUNK_LIMIT)
+        channels = catalog.channels_of(topic)
+        if not channels:
+            raise FormatError(f"{location(path)}: no topic {topic!r}; it has {', '.join(catalog.topics()) or 'none'}")
+        channel = channels[0]
+        kind = catalog.types.get(channel.type_id)
+        return cls(
+            topic,
+            channel.id,
+            channel.encoding,
+            kind.name if kind is not None else "",
+            kind.encoding if kind is not None else "",
+            kind.data.decode("latin-1") if kind is not None else "",
+        )
+
+
+class _Session(Session):
+    def __init__(self, codec: TopicMessages, context: Context, source: str) -> None:
+        self._channel, self._source, self._context = codec.channel, source, context
+        self._decoder = codec.table(source).decoder()
+        self._lost: dict[int, str] = {}
+
+    def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
+        noticed: list[BadRecord] = []
+        messages: list[Arrival] = []
+        others = 0
+        for arrival in arrivals:
+            if arrival.event.startswith("lost: "):
+                self._lost[arrival.line] = arrival.event.removeprefix("lost: ")
+            elif arrival.event:
+                if reason := self._lost.pop(arrival.line, ""):
+                    error = f"the connection was lost ({reason}) and made again: what was sent in between is missing"
+                    noticed.append(BadRecord(self._source, "live.gap", error, b""))
+            elif arrival.channel == self._channel:
+                messages.append(arrival)
+            else:
+                others += 1
+        size = sum(len(message.data) for message in messages)
+        dropped = {"of other topics": others} if others else {}
+        return Framed(messages, len(messages), size, noticed, dropped)
+
+    def decode(self, payload: Any, first_seq: int) -> Decoded:
+        messages: Sequence[Arrival] = payload
+        if not messages:
+            return Decoded(())
+        lengths = np.array([len(message.data) for message in messages], np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths + (-lengths) % 8)])  # as aligned as in a file
+        lease = self._context.pool.take(int(starts[-1]) + _PAD)
+        data: Any = lease.array(np.uint8, int(starts[-1]) + _PAD)
+        data[:] = 0
+        for start, message in zip(starts.tolist(), messages, strict=False):
+            data[start : start + len(message.data)] = np.frombuffer(message.data, np.uint8)
+        times = np.array([message.recv_ns for message in messages], np.int64)
+        found = self._decoder(data, starts[:-1].astype(np.int64), lengths, times, first_seq, self._context.pool)
+        if found.copied:
+            self._context.copied(found.copied)
+        bad = [
+            BadRecord(f"{self._source}, message {first_seq + i}", "live.decode", error, messages[i].data, first_seq + i)
+            for i, error in found.bad
+        ]
+        return Decoded([found.batch] if found.batch.num_rows else [], bad)
+
+
+def live_topic(url: str | tuple[str, ...], topic: str, *, like: PathLike, **options: Any) -> Live:
+    """One topic of a feed, meaning what it does in the recording `like`; options are those of `Live`."""
+    return Live(url, TopicMessages.like(like, topic), **options)
