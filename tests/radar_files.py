@@ -19,6 +19,9 @@ TOPIC = "/radar/packets"
 NEAR, HRR, OBJECTS = (900, 901, 50, 0), (1100, 1101, 20, 1), (1200, 1201, 20, 2)
 OBJECT_BITS = (8, 16, 16, 14, 14, 10, 10, 14, 14, 14, 14, 14, 14, 12, 12, 12, 12, 4, 16, 5, 2, 1)
 _DEFINITION = "builtin_interfaces/Time stamp\nuint8[] data\n"
+#: The type as an MCAP file describes it.
+DEFINITION = "std_msgs/Header header\nnebula_msgs/NebulaPacket[] packets\n"
+DEFINITION += f"{'=' * 80}\nMSG: nebula_msgs/NebulaPacket\n{_DEFINITION}"
 _STORE = get_typestore(Stores.ROS2_HUMBLE)
 _STORE.register(get_types_from_msg(_DEFINITION, "nebula_msgs/msg/NebulaPacket"))
 _STORE.register(

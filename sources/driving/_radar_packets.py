@@ -1,4 +1,4 @@
-"""Radar packets as they were on the wire, from where they are recorded: rosbag2 sqlite3 files (NebulaPackets) and captures.
+"""Radar packets as they were on the wire, from where they are recorded: rosbag2 bags (NebulaPackets) and captures.
 
 A record of a file is a message of the bag or a datagram of the capture; it holds one packet or several. Packets are
 numbered through the file, and reading can go on behind any record.
@@ -6,17 +6,18 @@ numbered through the file, and reading can go on behind any record.
 
 from __future__ import annotations
 
-import sqlite3
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
+from ...pipeline.columns import as_numpy
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.source import Position
-from ..storage.stored import is_url, open_stored
+from ..storage.stored import is_url
+from ..storage.unpack import head_of
 
 __all__ = [
     "BagPackets",
@@ -30,9 +31,6 @@ __all__ = [
 ]
 
 NEBULA = "nebula_msgs/msg/NebulaPackets"
-SQLITE = b"SQLite format 3\0"
-#: A message larger than this is not loaded; the largest list of a radar has 37 kB.
-MESSAGE_LIMIT = 16 << 20
 _QUARANTINED = 1 << 20
 
 
@@ -46,7 +44,11 @@ class Packet:
 
 @dataclass(slots=True)
 class Record:
-    """Packets that were recorded together. `first` is the number of the first one, `size` what it takes in the file."""
+    """Packets that were recorded together.
+
+    `first` is the number of the first one, `size` what it takes in the file, `after` where to go on behind it (None:
+    reading cannot begin there).
+    """
 
     first: int
     packets: list[Packet]
@@ -55,7 +57,7 @@ class Record:
     topic: str
     place: str
     size: int
-    after: dict[str, Any]
+    after: dict[str, Any] | None = None
     bad: list[BadRecord] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -121,104 +123,65 @@ def _aligned(at: int) -> int:
 
 def nebula_topics(path: str) -> dict[str, int]:
     """Topics of NebulaPackets in a bag and how many messages they have. Raises FormatError."""
-    with _Bag(path) as bag:
-        kinds = bag.rows("SELECT id, name FROM topics WHERE type = ? ORDER BY name", (NEBULA,))
-        counts = [bag.rows("SELECT count(*) FROM messages WHERE topic_id = ?", (row[0],))[0][0] for row in kinds]
-        return {str(row[1]): int(n) for row, n in zip(kinds, counts, strict=True)}
+    from .rosbag2 import Rosbag2
 
-
-class _Bag:
-    """A rosbag2 sqlite3 file, opened to read and nothing else."""
-
-    def __init__(self, path: str) -> None:
-        if is_url(path):
-            raise FormatError(
-                f"{path}: an sqlite3 file is read at random by a library that opens local files: copy it here"
-            )
-        with open_stored(path) as stored:  # sqlite's own error for a missing file does not name it
-            head = stored.read(0, len(SQLITE))
-        if head != SQLITE:
-            raise FormatError(f"{path}: not an sqlite3 file: it begins with {head.hex(' ') or 'nothing'}")
-        self.path = path
-        self._connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, check_same_thread=False)
-
-    def rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
-        """All rows of a query. Raises FormatError for a damaged file and one that is no rosbag2."""
-        try:
-            return self._connection.execute(query, values).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
-            raise FormatError(f"{self.path}: not a readable rosbag2 file: {error}") from None
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def __enter__(self) -> _Bag:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    return {name: info.messages for name, info in Rosbag2(path).topics().items() if info.type == NEBULA}
 
 
 class BagPackets:
-    """The messages of one topic, in the order in which they were written."""
+    """The messages of one topic of a rosbag2 recording (sqlite3 or MCAP, a file or a folder), in its order."""
 
-    _STEP = 64
+    def __init__(self, path: str, topic: str | None, context: Context, position: Position) -> None:
+        from .rosbag2 import Rosbag2
 
-    def __init__(self, path: str, topic: str | None, position: Position) -> None:
-        self._bag = _Bag(path)
-        try:
-            found = self._bag.rows("SELECT id, name FROM topics WHERE type = ? ORDER BY name", (NEBULA,))
-            names = [row[1] for row in found]
-            if topic is None and len(found) != 1:
-                raise FormatError(f"{path}: {len(found)} topics of {NEBULA}: give topic= one of {names}")
-            if topic is not None and topic not in names:
-                raise FormatError(f"{path}: no topic {topic!r} of {NEBULA}; there are {names}")
-        except BaseException:
-            self._bag.close()
-            raise
-        self._topic_id, self._topic = found[names.index(topic) if topic is not None else 0]
-        self._last, self._seq = count_in(position, "row", path), count_in(position, "seq", path)
+        found = nebula_topics(path)
+        if topic is None and len(found) != 1:
+            raise FormatError(f"{path}: {len(found)} topics of {NEBULA}: give topic= one of {sorted(found)}")
+        if topic is not None and topic not in found:
+            raise FormatError(f"{path}: no topic {topic!r} of {NEBULA}; there are {sorted(found)}")
+        self._path, self._topic = path, topic if topic is not None else min(found)
+        inner = position.get("bag")
+        self._seq = count_in(position, "seq", path)
+        spec = Rosbag2(path).topic(self._topic)
+        if spec.schema.metadata[b"penstock.table"] != b"raw":
+            raise FormatError(f"{path}: {self._topic} has a type of its own called {NEBULA}, with other fields")
+        self._reader = spec.open(context, None, inner if isinstance(inner, Mapping) else None)
 
     def records(self) -> Iterator[Record]:
-        query = (
-            "SELECT id, timestamp, length(data), CASE WHEN length(data) <= ? THEN data END FROM messages "
-            "WHERE topic_id = ? AND id > ? ORDER BY id LIMIT ?"
-        )
-        while True:
-            try:
-                rows = self._bag.rows(query, (MESSAGE_LIMIT, self._topic_id, self._last, self._STEP))
-            except FormatError as error:
-                place = f"{self._bag.path}, behind row {self._last}"
-                after = {"row": (1 << 62), "seq": self._seq + 1}
-                bad = BadRecord(place, "rosbag2.read", str(error), b"", self._seq)
-                yield Record(self._seq, [], 0, "", self._topic, place, 0, after, [bad])
-                return
-            for row in rows:
-                yield self._record(*row)
-            if len(rows) < self._STEP:
-                return
+        for block in self._reader.blocks():
+            decoded = self._reader.decode(block)
+            waiting: Record | None = None
+            for batch in decoded.batches:
+                times = as_numpy(batch.column("ts_recv")).tolist()
+                numbers = batch.column("seq").to_pylist()
+                for number, recv_ns, data in zip(numbers, times, batch.column("data"), strict=True):
+                    if waiting is not None:
+                        yield waiting
+                    waiting = self._record(number, recv_ns, data.as_py())
+            bad = _renumbered(list(decoded.bad), self._seq)
+            self._seq += len(bad)
+            after = {"bag": dict(block.after), "seq": self._seq}
+            if waiting is None:
+                waiting = Record(self._seq - len(bad), [], 0, "", self._topic, self._path, 0)
+            elif bad:
+                yield waiting
+                waiting = Record(self._seq - len(bad), [], 0, "", self._topic, self._path, 0)
+            waiting.bad, waiting.dropped, waiting.after = waiting.bad + bad, dict(decoded.dropped), after
+            yield waiting
 
-    def _record(self, row: int, recv_ns: Any, size: Any, data: Any) -> Record:
-        place = f"{self._bag.path}, message {row}"
-        first, self._last = self._seq, row
-        error, frame_id, packets = "", "", list[Packet]()
-        if not isinstance(data, bytes):
-            error = f"its {size} bytes are more than {MESSAGE_LIMIT}" if data is None else "its data are no bytes"
-        else:
-            try:
-                frame_id, packets = nebula_packets(data)
-            except ValueError as wrong:
-                error = f"NebulaPackets: {wrong}"
-        if not isinstance(recv_ns, int):
-            error, recv_ns, packets = error or f"its time is {recv_ns!r}", 0, []
-        kept = data[:_QUARANTINED] if isinstance(data, bytes) else b""
-        bad = [BadRecord(place, "rosbag2.decode", error, kept, first)] if error else []
-        self._seq = first + len(packets) + len(bad)
-        after = {"row": row, "seq": self._seq}
-        return Record(first, packets, recv_ns, frame_id, self._topic, place, len(kept), after, bad)
+    def _record(self, number: int, recv_ns: int, data: bytes) -> Record:
+        place, first = f"{self._path}, message {number}", self._seq
+        try:
+            frame_id, packets = nebula_packets(data)
+        except ValueError as wrong:
+            bad = BadRecord(place, "nebula.decode", f"NebulaPackets: {wrong}", data[:_QUARANTINED], first)
+            self._seq += 1
+            return Record(first, [], recv_ns, "", self._topic, place, len(data), bad=[bad])
+        self._seq += len(packets)
+        return Record(first, packets, recv_ns, frame_id, self._topic, place, len(data))
 
     def close(self) -> None:
-        self._bag.close()
+        self._reader.close()
 
 
 class CapturePackets:
@@ -266,14 +229,15 @@ def _renumbered(bad: list[BadRecord], first: int) -> list[BadRecord]:
 
 
 def open_records(path: str, *, topic: str | None, port: int, context: Context, position: Position) -> Records:
-    """The recording at `path`, by its first bytes. Raises FormatError for anything but a bag and a capture."""
-    with open_stored(path) as stored:
-        head = stored.read(0, len(SQLITE))
-    if head == SQLITE:
-        return BagPackets(path, topic, position)
-    if topic is not None:
-        raise GraphError(f"{path} is no rosbag2 file, so it has no topic {topic!r}")
-    return CapturePackets(path, port, context, position)
+    """The recording at `path`: a capture, by its first bytes, else a bag. Raises FormatError if it is neither."""
+    if is_url(path) or not Path(path).is_dir():
+        from ..network.pcap import is_pcap
+
+        if is_pcap(head_of(path)[0]):
+            if topic is not None:
+                raise GraphError(f"{path} is no rosbag2 recording, so it has no topic {topic!r}")
+            return CapturePackets(path, port, context, position)
+    return BagPackets(path, topic, context, position)
 
 
 def count_in(position: Position, key: str, path: str) -> int:

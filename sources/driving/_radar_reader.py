@@ -63,14 +63,14 @@ class RadarReader(SourceReader):
         for record in self._records.records():
             held.append(record)
             size += record.size
-            if size >= _BLOCK_BYTES:
+            if size >= _BLOCK_BYTES and record.after is not None:
                 yield self._block(index, first, held, size)
                 index, first, size, held = index + 1, record.first + record.count, 0, []
         if held:
             yield self._block(index, first, held, size)
 
     def _block(self, index: int, first: int, held: list[Record], size: int) -> Block:
-        return Block(index, first, sum(record.count for record in held), size, held[-1].after, held)
+        return Block(index, first, sum(record.count for record in held), size, held[-1].after or {}, held)
 
     def decode(self, block: Block) -> Decoded:
         held: list[Record] = block.payload

@@ -50,7 +50,7 @@ _TABLES: dict[str, tuple[str, list[Any], str, Any]] = {
 
 @dataclass(frozen=True)
 class Ars548(SourceSpec):
-    """The packets of one ARS548 in a rosbag2 sqlite3 file (`topic` of NebulaPackets, if there are several) or a capture.
+    """The packets of one ARS548 in a rosbag2 recording (`topic` of NebulaPackets, if there are several) or a capture.
 
     `table` is one of
 
@@ -116,8 +116,8 @@ class Ars548(SourceSpec):
 
     @property
     def block_bound(self) -> int:
-        """Messages of 1 MiB and one of at most 16 MiB more, packed and as columns."""
-        return 40 << 20
+        """A block of the bag or capture, at most 4 MiB of messages a few kilobytes each, packed and as columns."""
+        return 32 << 20
 
 
 class _Packets:

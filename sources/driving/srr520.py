@@ -42,7 +42,7 @@ _MODES = {"both": ("near", "hrr"), "near": ("near",), "hrr": ("hrr",)}
 
 @dataclass(frozen=True)
 class Srr520(SourceSpec):
-    """The frames of one SRR520 in a rosbag2 sqlite3 file (`topic` of NebulaPackets, if there are several).
+    """The frames of one SRR520 in a rosbag2 recording, sqlite3 or MCAP (`topic` of NebulaPackets, if there are several).
 
     `table` is one of
 
@@ -101,14 +101,14 @@ class Srr520(SourceSpec):
         from ._radar_packets import count_in
 
         path, position = location(self.path), position or {}
-        records = BagPackets(path, self.topic, position)
+        records = BagPackets(path, self.topic, context, position)
         first = count_in(position, "seq", path)
         return RadarReader(records, _Frames(self.table, self.mode, self.clock), self.schema, first)
 
     @property
     def block_bound(self) -> int:
-        """Messages of 1 MiB and one of at most 16 MiB more, packed and as columns."""
-        return 40 << 20
+        """A block of the bag or capture, at most 4 MiB of messages a few kilobytes each, packed and as columns."""
+        return 32 << 20
 
 
 class _Frames:
@@ -186,7 +186,7 @@ def inspect_srr520(path: PathLike, **options: Any) -> dict[str, Any]:
     Keys: ``format``, ``messages`` (frames), ``types`` (lists by kind), ``bad``, ``schema``.
     """
     spec = Srr520(path, **options)
-    records = BagPackets(location(spec.path), spec.topic, {})
+    records = BagPackets(location(spec.path), spec.topic, Context("inspect"), {})
     counts: dict[str, int] = {}
     frames = bad = 0
     try:

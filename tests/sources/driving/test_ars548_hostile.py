@@ -70,7 +70,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def check(path: Path, case: int) -> None:
-    for table in (ARS[case % 4], ARS[(case + 1) % 4]):
+    for table in (ARS[case % 4],):
         got = read_radar(Ars548(path, table))
         assert len(got.rows) + len(got.bad) + sum(got.dropped.values()) == got.records
         seqs = [row["seq"] for row in got.rows] + [record.seq for record in got.bad]

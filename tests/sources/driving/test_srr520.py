@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import penstock.sources.driving._radar_reader as radar_reader
+import penstock.sources.driving._rosbag2_sqlite as rosbag2_sqlite
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +217,7 @@ def test_reading_goes_on_behind_every_message(tmp_path: Path, monkeypatch: pytes
     messages.insert(3, message(frames(HRR, scan_header(1), [])[:-2]))
     bag = write_bag(tmp_path / "a.db3", messages)
     monkeypatch.setattr(radar_reader, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(rosbag2_sqlite, "_ROWS", 2)
     whole = read_radar(Srr520(bag))
     assert len(whole.rows) == 6
     for after, rows, bad in whole.after:
