@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Database:
     times: Ids
     sizes: Ids
     damage: str
+    _units: dict[frozenset[int], list[RowUnit]] = field(default_factory=dict, repr=False)
 
     def count(self, topics: set[int]) -> int:
         """Messages of the topics with these ids."""
@@ -85,6 +86,12 @@ class Database:
 
     def units(self, topics: set[int]) -> list[RowUnit]:
         """Their rows in order, in blocks."""
+        kept = frozenset(topics)
+        if kept not in self._units:
+            self._units[kept] = self._blocks(topics)
+        return self._units[kept]
+
+    def _blocks(self, topics: set[int]) -> list[RowUnit]:
         rows = np.flatnonzero(np.isin(self.topic_ids, sorted(topics)))
         rows = rows[np.lexsort((self.ids[rows], self.times[rows]))]
         sizes = np.maximum(self.sizes[rows], 0)

@@ -254,6 +254,27 @@ def test_a_url_is_copied_and_the_copy_removed(tmp_path: Path, monkeypatch: pytes
     assert not list(temporary.iterdir())
 
 
+def test_a_folder_at_a_url_is_read_by_its_metadata(tmp_path: Path) -> None:
+    import fsspec
+
+    folder = split_sqlite(tmp_path)
+    for file in folder.iterdir():
+        fsspec.filesystem("memory").pipe(f"/drive/{file.name}", file.read_bytes())
+    got = read(Rosbag2("memory://drive/metadata.yaml").topic("/imu"))
+    assert got.rows == read(Rosbag2(folder / "metadata.yaml").topic("/imu")).rows
+    assert len(got.rows) == 36
+
+
+def test_a_pipeline_reads_a_bag_with_any_parallelism(tmp_path: Path) -> None:
+    from penstock import read as stream
+
+    spec = Rosbag2(split_sqlite(tmp_path)).topic("/imu")
+    tables = [list(stream(spec).iterate(runner="local", parallelism=n)) for n in (1, 3)]
+    assert sum(batch.num_rows for batch in tables[0]) == 36
+    first, second = ([row for batch in batches for row in batch.to_pylist()] for batches in tables)
+    assert first == second
+
+
 def test_specs_pickle_and_say_what_there_is(tmp_path: Path) -> None:
     folder = write_bag2(tmp_path / "a")
     bag = open_rosbag2(folder, definitions={"x/msg/Y": "int8 a"})
