@@ -13,7 +13,7 @@ from ...pipeline.context import BadRecord
 from ...pipeline.source import Block, Decoded, SourceReader
 from ._radar_packets import Record, Records
 
-__all__ = ["PacketTable", "RadarReader", "Rows", "lists"]
+__all__ = ["OneRecord", "PacketTable", "RadarReader", "Rows", "lists"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -108,6 +108,19 @@ class RadarReader(SourceReader):
 
     def close(self) -> None:
         self._records.close()
+
+
+class OneRecord:
+    """A record that stands for a recording of its own."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def records(self) -> Iterator[Record]:
+        yield self._record
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def lists(kind: pa.DataType, counts: Sequence[int], children: Sequence[pa.Array]) -> pa.Array:

@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
 from ...pipeline.schema import describe, event_schema
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
 from . import _ars548_format as layout
 from ._radar_packets import Record
@@ -113,6 +113,25 @@ class Ars548(SourceSpec):
         records = open_records(path, topic=self.topic, port=self.port, context=context, position=position)
         first = count_in(position, "seq", path)
         return RadarReader(records, _Packets(self.table, self.clock), self.schema, first)
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """Decode a packet again; ``ts_recv`` is null, since it is not part of it. None if it holds no time in step."""
+        if record.operation != _Packets.operation:
+            return None
+        from ._radar_packets import Packet, Record
+        from ._radar_reader import OneRecord, RadarReader
+
+        alone = Record(record.seq or 0, [Packet(record.data, 0)], 0, "", self.topic or "", record.place, 0, after={})
+        reader = RadarReader(OneRecord(alone), _Packets(self.table, "sensor"), self.schema, alone.first)
+        (decoded,) = (reader.decode(block) for block in reader.blocks())
+        if decoded.bad:
+            return Decoded((), [record])
+        if not decoded.batches or layout.sensor_time(record.data, layout.kind_of(record.data) or "")[1] is False:
+            return None
+        batch = decoded.batches[0]
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns["ts_recv"] = pa.nulls(1, columns["ts_recv"].type)
+        return Decoded([pa.RecordBatch.from_pydict(columns)])
 
     @property
     def block_bound(self) -> int:

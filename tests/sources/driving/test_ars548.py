@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 import struct
@@ -253,6 +254,21 @@ def test_pure_decoding_gives_the_columns_of_the_source(tmp_path: Path) -> None:
         decode_ars548([packets[0], b"nothing"])
     with pytest.raises(ValueError, match="35336 bytes, not 35335"):
         decode_ars548([packets[0][:-1]])
+
+
+def test_a_packet_put_aside_can_be_decoded_again(tmp_path: Path) -> None:
+    good = detection_packet([(0.1, 0.2, 5.0, 1.0, 2, 0, 3)])
+    spec = Ars548(write_bag(tmp_path / "a.db3", [message([good[:-1], good])]))
+    got = read_radar(spec)
+    again = spec.retry(got.bad[0])
+    assert again is not None
+    assert again.bad == [got.bad[0]]
+    mended = spec.retry(dataclasses.replace(got.bad[0], data=good))
+    assert mended is not None
+    row = mended.batches[0].to_pylist()[0]
+    assert (row["seq"], row["points"], row["ts_recv"]) == (0, got.rows[0]["points"], None)
+    assert spec.retry(dataclasses.replace(got.bad[0], operation="nebula.decode")) is None
+    assert spec.retry(dataclasses.replace(got.bad[0], data=detection_packet([], sync=2))) is None
 
 
 def test_inspect_counts_packets_by_kind(bag: Path) -> None:
