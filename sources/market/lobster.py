@@ -42,7 +42,8 @@ class Lobster(SourceSpec):
     (execution of a visible order), 5 P (of a hidden one), 6 Q (cross), 7 H (halt; `price` is then what the file has,
     times 1e5). `side` is the direction: 1 for an order to buy, -1 to sell. `price` is int64 of 1e-9 USD. `ts_event` is
     midnight of the session's `date` in `timezone` plus the time, exact to the ns; `ts_recv` is the same. `symbol` and
-    `date` come from the file's name (``AAPL_2012-06-21_34200000_57600000_message_10.csv``) unless given. What LOBSTER does not have is 0.
+    `date` come from the file's name (``AAPL_2012-06-21_34200000_57600000_message_10.csv``) unless given. What LOBSTER does
+    not have is 0.
 
     A line with another number of fields, or a field that is not what it should be, is a bad record on its own. `seq` is
     the number of the line among those that are not blank. Raises GraphError if the date is not known, FormatError for a

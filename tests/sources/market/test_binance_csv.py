@@ -134,10 +134,10 @@ def test_many_lines_are_those_of_the_naive_reader(
 ) -> None:
     monkeypatch.setattr(_ticks_csv, "READ", read_bytes)
     rng = np.random.Generator(np.random.Philox(1))
-    lines = [
-        f"{i},{rng.integers(1, 10**5)}.{rng.integers(0, 10**8):08},{rng.random() * 10:.8f},1,{MS + i},{rng.choice(['True', 'False'])},True"
-        for i in range(3000)
-    ]
+    lines = []
+    for i in range(3000):
+        px, qty = f"{rng.integers(1, 10**5)}.{rng.integers(0, 10**8):08}", f"{rng.random() * 10:.8f}"
+        lines.append(f"{i},{px},{qty},1,{MS + i},{rng.choice(['True', 'False'])},True")
     lines[100] = lines[100].replace("True", "Yes").replace("False", "Yes")
     lines[200] = "garbage"
     path = tmp_path / "BTCUSDT-trades.csv"

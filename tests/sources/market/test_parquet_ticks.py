@@ -124,7 +124,9 @@ def test_times_of_every_kind_become_nanoseconds(
 ) -> None:
     path = tmp_path / "x.parquet"
     values = [0, 1, 19_000]
-    parquet.write_table(pa.table({"t": pa.array(values, pa.int32()).cast(pa.int64()).cast(kind) if not pa.types.is_date(kind) else pa.array(values, pa.int32()).cast(kind), "v": [1, 2, 3]}), path)  # fmt: skip
+    days = pa.array(values, pa.int32())
+    times = days.cast(kind) if pa.types.is_date(kind) else days.cast(pa.int64()).cast(kind)
+    parquet.write_table(pa.table({"t": times, "v": [1, 2, 3]}), path)
     rows, bad, _ = read(ParquetTicks(path, time="t", unit=unit))
     assert bad == []
     assert [(row["ts_event"], row["ts_recv"], row["v"]) for row in rows] == [
