@@ -66,7 +66,7 @@ def ns_of(frame: int, speed: str) -> int:
 def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
     """The replay as sc2reader has it, and a short digest of its bytes. Raises MissingExtraError, FormatError, OSError."""
     try:
-        import sc2reader
+        import sc2reader  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtraError("reading StarCraft II replays", "sc2reader", "games") from None
     feed = open_feed(path)

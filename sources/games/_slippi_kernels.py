@@ -153,12 +153,13 @@ def follow(
                 else:
                     state[SUSPECT] = _NO_SUSPECT
                     slot_of = frame & (RING - 1)
-                    slot = 2 * np.int64(data[at + 5]) + (1 if data[at + 6] else 0)
-                    if masks[slot_of] & (1 << slot):
+                    character = 2 * np.int64(data[at + 5]) + (1 if data[at + 6] else 0)
+                    if masks[slot_of] & (1 << character):
                         state[SUPERSEDED] += 1
-                    masks[slot_of] |= 1 << slot
-                    target, source = ring[slot_of, slot], data[at : at + size]
-                    for place in range(min(size, STRIDE)):
+                    masks[slot_of] |= 1 << character
+                    target, source = ring[slot_of, character], data[at : at + size]
+                    kept = size if size < STRIDE else STRIDE
+                    for place in range(kept):
                         target[place] = source[place]
                     if frame > state[STORED]:
                         state[STORED] = frame

@@ -39,7 +39,8 @@ class JsonArray(Ndjson):
 
     `seq` numbers the elements. Places in quarantine count lines and bytes of the elements' text, an element a line. A
     document that is cut, followed by something, or without such an array is a bad record behind the elements that were
-    found. Raises FormatError for an empty file and one that is no JSON array or object; GraphError for a path that cannot be.
+    found. Raises FormatError for an empty file and one that is no JSON array or object; GraphError for a path that cannot
+    be.
     """
 
     at: str = field(default="", kw_only=True)

@@ -6,7 +6,6 @@ import gzip
 import os
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,6 @@ from penstock.sources.games._slippi_format import FRAME_NS, parse_container, par
 from penstock.sources.games._slippi_frames import FrameResolver
 from penstock.sources.games.slippi import Slippi, SlippiTail, inspect_slippi, is_slippi, open_slippi
 from pyarrow import feather
-
-sys.path.insert(0, str(Path(__file__).parent))
 from slippi_naive import PRE, Game, naive_rows, write_container
 
 FILES = {
@@ -82,7 +79,7 @@ def test_real_replays_equal_peppi(recordings, name, tmp_path):
         pytest.skip("PENSTOCK_PEPPI names no python with peppi-py (its pyarrow pin wants an environment of its own)")
     path = recordings("games/slippi_melee") / name
     out = tmp_path / "peppi.arrow"
-    subprocess.run([python, str(Path(__file__).parent / "peppi_arrays.py"), str(path), str(out)], check=True)
+    subprocess.run([python, str(Path(__file__).parents[2] / "peppi_arrays.py"), str(path), str(out)], check=True)
     peppi = feather.read_table(out)
     for table in ("input", "state"):
         rows, *_ = rows_of(Slippi(path, table))

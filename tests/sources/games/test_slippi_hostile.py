@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from penstock.sources.games._slippi_format import detect, parse_container, parse
 from penstock.sources.games._slippi_frames import FrameResolver, Resolved
 from penstock.sources.games._slippi_reader import SlippiReader, examine
 from penstock.sources.games.slippi import Slippi, SlippiTail, inspect_slippi
-
-sys.path.insert(0, str(Path(__file__).parent))
 from slippi_naive import Game, write_container
 
 
