@@ -210,7 +210,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from .sources.inspect import inspect, summary
+    from .sources.inspection import inspect, summary
 
     status = 0
     for path in arguments.files:

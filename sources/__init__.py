@@ -1,9 +1,146 @@
-"""Where data comes in."""
+"""Where data comes in.
 
-from .driving.mcap import Mcap
-from .inspect import FORMATS, inspect
-from .market.itch import Itch
-from .memory import Rows
-from .text.ndjson import Ndjson, game_events
+A source is imported when it is first used: each brings its own decoder.
+"""
 
-__all__ = ["FORMATS", "Itch", "Mcap", "Ndjson", "Rows", "game_events", "inspect"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .dispatch import open_source as open
+    from .driving.adc import Adc
+    from .driving.ars548 import Ars548
+    from .driving.asc import Asc
+    from .driving.candump import Candump
+    from .driving.comma2k19 import Comma2k19
+    from .driving.kitti import Kitti
+    from .driving.mcap import Mcap
+    from .driving.nuscenes import NuScenes
+    from .driving.rosbag1 import Rosbag1
+    from .driving.rosbag2 import Rosbag2
+    from .driving.srr520 import Srr520
+    from .driving.video import Video
+    from .file_sets import Files, files
+    from .formats import FORMATS
+    from .games.json_array import JsonArray
+    from .games.osu import Osr
+    from .games.sc2 import Sc2Replay
+    from .games.slippi import Slippi, SlippiTail
+    from .inspection import inspect
+    from .live.crypto_messages import live_crypto
+    from .live.feed import Live
+    from .live.itch_packets import live_itch
+    from .live.json_messages import live_events, live_ndjson
+    from .live.topic_messages import live_topic
+    from .market.binance_csv import BinanceCsv
+    from .market.crypto import CryptoRaw
+    from .market.dbn import Dbn
+    from .market.iex import Iex
+    from .market.itch import Itch
+    from .market.lobster import Lobster
+    from .market.mold import MoldItch
+    from .market.parquet_ticks import ParquetTicks
+    from .market.tardis import Tardis
+    from .memory import Rows
+    from .network.pcap import Pcap
+    from .replay.recording import Recording
+    from .text.ndjson import Ndjson, game_events
+
+__all__ = [
+    "FORMATS",
+    "Adc",
+    "Ars548",
+    "Asc",
+    "BinanceCsv",
+    "Candump",
+    "Comma2k19",
+    "CryptoRaw",
+    "Dbn",
+    "Files",
+    "Iex",
+    "Itch",
+    "JsonArray",
+    "Kitti",
+    "Live",
+    "Lobster",
+    "Mcap",
+    "MoldItch",
+    "Ndjson",
+    "NuScenes",
+    "Osr",
+    "ParquetTicks",
+    "Pcap",
+    "Recording",
+    "Rosbag1",
+    "Rosbag2",
+    "Rows",
+    "Sc2Replay",
+    "Slippi",
+    "SlippiTail",
+    "Srr520",
+    "Tardis",
+    "Video",
+    "files",
+    "game_events",
+    "inspect",
+    "live_crypto",
+    "live_events",
+    "live_itch",
+    "live_ndjson",
+    "live_topic",
+    "open",
+]
+
+#: Modules by the names they offer here.
+_MODULES = {
+    "dispatch": ("open",),
+    "driving.adc": ("Adc",),
+    "driving.ars548": ("Ars548",),
+    "driving.asc": ("Asc",),
+    "driving.candump": ("Candump",),
+    "driving.comma2k19": ("Comma2k19",),
+    "driving.kitti": ("Kitti",),
+    "driving.mcap": ("Mcap",),
+    "driving.nuscenes": ("NuScenes",),
+    "driving.rosbag1": ("Rosbag1",),
+    "driving.rosbag2": ("Rosbag2",),
+    "driving.srr520": ("Srr520",),
+    "driving.video": ("Video",),
+    "file_sets": ("Files", "files"),
+    "formats": ("FORMATS",),
+    "games.json_array": ("JsonArray",),
+    "games.osu": ("Osr",),
+    "games.sc2": ("Sc2Replay",),
+    "games.slippi": ("Slippi", "SlippiTail"),
+    "inspection": ("inspect",),
+    "live.crypto_messages": ("live_crypto",),
+    "live.feed": ("Live",),
+    "live.itch_packets": ("live_itch",),
+    "live.json_messages": ("live_events", "live_ndjson"),
+    "live.topic_messages": ("live_topic",),
+    "market.binance_csv": ("BinanceCsv",),
+    "market.crypto": ("CryptoRaw",),
+    "market.dbn": ("Dbn",),
+    "market.iex": ("Iex",),
+    "market.itch": ("Itch",),
+    "market.lobster": ("Lobster",),
+    "market.mold": ("MoldItch",),
+    "market.parquet_ticks": ("ParquetTicks",),
+    "market.tardis": ("Tardis",),
+    "memory": ("Rows",),
+    "network.pcap": ("Pcap",),
+    "replay.recording": ("Recording",),
+    "text.ndjson": ("Ndjson", "game_events"),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{place}", __name__), "open_source" if name == "open" else name)
+    globals()[name] = found  # a module of the same name does not stand before it
+    return found

@@ -23,7 +23,7 @@ from ..storage.unpack import BytesFeed, head_of, open_feed
 from ._crypto_tables import TABLES, crypto_schema
 from ._crypto_venues import VENUES, is_fast, reader_of, symbol_in, venue_in
 
-__all__ = ["CryptoRaw", "inspect_crypto_raw", "is_crypto_raw", "open_crypto"]
+__all__ = ["CryptoRaw", "inspect_crypto_raw", "is_crypto_raw", "open_crypto_raw"]
 
 _HEAD = 1 << 16
 
@@ -193,6 +193,6 @@ def inspect_crypto_raw(path: PathLike) -> dict[str, Any]:
     return describe_file(location(path))
 
 
-def open_crypto(path: PathLike, **options: Any) -> CryptoRaw:
+def open_crypto_raw(path: PathLike, **options: Any) -> CryptoRaw:
     """The recording as a source: best prices unless `table` says otherwise."""
     return CryptoRaw(path, **options)

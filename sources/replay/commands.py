@@ -67,7 +67,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from .replay import replay
+    from .serving import replay
 
     options = {name: getattr(arguments, name) for name in ("date", "time", "time_unit") if getattr(arguments, name)}
     progress = _Progress(arguments.quiet)

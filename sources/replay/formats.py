@@ -13,7 +13,7 @@ from ...pipeline.columns import as_numpy
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
 from ...pipeline.memory import BufferPool
-from ..inspect import recognise
+from ..formats import format_of
 from ..live.stamp import split_text
 from ..storage.stored import location
 from ..storage.unpack import head_of, open_feed
@@ -28,7 +28,7 @@ _PIECE = 1 << 18
 def playable_of(path: str, **options: Any) -> Playable:
     """The recording at `path`, by its content. Raises FormatError if its format cannot be replayed."""
     place = location(path)
-    known = recognise(place)
+    known = format_of(place)
     make = _FORMATS.get(known.name)
     if make is None:
         raise FormatError(f"{place}: {known.name} cannot be replayed yet; what can: {', '.join(_FORMATS)}")

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from .stored import PathLike, is_url, location
 
-__all__ = ["expand", "list_folder"]
+__all__ = ["expand", "is_pattern", "list_folder"]
 
 _WILD = re.compile(r"[*?\[]")
+
+
+def is_pattern(path: PathLike) -> bool:
+    """Whether it has wildcards."""
+    return _WILD.search(location(path)) is not None
 
 
 def expand(pattern: PathLike) -> list[str]:

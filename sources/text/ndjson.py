@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._ndjson_decode import Layout
     from ._ndjson_reader import LineReader
 
-__all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjson"]
+__all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjson", "open_ndjson"]
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,19 @@ def game_events(
         block_bytes=block_bytes,
         lateness_ns=lateness_ns,
     )
+
+
+def open_ndjson(path: PathLike, *, columns: Mapping[str, str] | None = None, **options: Any) -> Ndjson:
+    """The file as a source: with `columns` as `Ndjson` takes them, without as `game_events`, its time key found."""
+    if columns is not None:
+        return Ndjson(path, columns=columns, **options)
+    if "time" not in options:
+        from ._ndjson_inspect import find_time
+
+        time, unit = find_time(location(path))
+        if time is not None:
+            options |= {"time": time, "time_unit": options.get("time_unit", unit)}
+    return game_events(path, **options)
 
 
 def inspect_ndjson(path: PathLike) -> dict[str, Any]:

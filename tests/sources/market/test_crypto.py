@@ -15,7 +15,7 @@ import pytest
 from crypto_reference import Read, best, change, lines, read, reference, same_floats, snapshot
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError, GraphError
-from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw, open_crypto
+from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw, open_crypto_raw
 from penstock.sources.market.itch import is_itch
 from penstock.sources.text.ndjson import is_ndjson
 
@@ -417,7 +417,7 @@ def test_a_spec_pickles_and_opens_urls_and_packed_files(path: Path, tmp_path: Pa
     rows = read(path, data).rows
     for pack in (gzip.compress, bz2.compress, lzma.compress):
         assert read(path, pack(data)).rows == rows
-    spec = pickle.loads(pickle.dumps(open_crypto(path, table="bbo")))
+    spec = pickle.loads(pickle.dumps(open_crypto_raw(path, table="bbo")))
     assert spec == CryptoRaw(path) and spec.name == "tape:bbo"
     assert Read(CryptoRaw(f"file://{path}")).rows == rows
     import fsspec

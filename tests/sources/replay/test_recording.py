@@ -16,7 +16,7 @@ from penstock.sources.live.json_messages import JsonMessages, live_ndjson
 from penstock.sources.live.raw_messages import RawMessages
 from penstock.sources.replay.recorder import Recorder
 from penstock.sources.replay.recording import Recording, is_recording, recorded_arrivals
-from penstock.sources.replay.replay import replay
+from penstock.sources.replay.serving import replay
 
 COLUMNS = {"n": "n:int64"}
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,7 +22,7 @@ from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.message import Message, Playable
 from penstock.sources.replay.outlet import Outlet
 from penstock.sources.replay.recorder import Recorder
-from penstock.sources.replay.replay import replay, serve
+from penstock.sources.replay.serving import replay, serve
 from penstock.sources.replay.schedule import Pacing, Schedule
 
 COLUMNS = {"n": "n:int64"}

@@ -77,7 +77,7 @@ class Files(SourceSpec):
         return self.title or f"{self.parts[0].name} and {len(self.parts) - 1} more"
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ._files_reader import MergedReader, SequentialReader
+        from ._file_sets_reader import MergedReader, SequentialReader
 
         order = position["order"] if position is not None else self._in_order(context)
         parts = [self.parts[number] for number in order]
@@ -136,14 +136,9 @@ def files(
         raise FormatError(f"no file is called {', '.join(location(each) for each in patterns)}")
     make = source
     if make is None:
-        from .dispatch import open_source
+        from .dispatch import one_source
 
-        make = open_source
+        make = one_source
     title = location(patterns[0]) if len(patterns) == 1 else f"{len(paths)} files"
     parts = [make(path, **options) for path in paths]
-    wrong = next((path for path, part in zip(paths, parts, strict=True) if not isinstance(part, SourceSpec)), None)
-    if wrong is not None:
-        raise GraphError(
-            f"{wrong} holds several topics: say which, as source=lambda path: sources.Mcap(path).topic(NAME)"
-        )
     return Files(tuple(parts), title, overlapping)

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import FormatError
-from .driving.mcap import inspect_mcap, is_mcap
-from .market.crypto import inspect_crypto_raw, is_crypto_raw
-from .market.itch import inspect_itch, is_itch
-from .replay.recording import inspect_recording, is_recording
+from .formats import Format, format_of
 from .storage.stored import PathLike, is_url, location, stored_size
-from .storage.unpack import head_of
-from .text.ndjson import inspect_ndjson, is_ndjson
 
-__all__ = ["FORMATS", "Format", "inspect", "summary"]
-
-_HEAD = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A file format: its name, how to recognise it from the first (unpacked) bytes, how to describe a file of it."""
-
-    name: str
-    recognises: Callable[[bytes], bool]
-    describe: Callable[[str], Mapping[str, Any]]
-
-
-#: In the order in which they are tried.
-FORMATS: tuple[Format, ...] = (
-    Format("recording", is_recording, inspect_recording),
-    Format("MCAP", is_mcap, inspect_mcap),
-    Format("crypto", is_crypto_raw, inspect_crypto_raw),
-    Format("NDJSON", is_ndjson, inspect_ndjson),
-    Format("NASDAQ ITCH 5.0", is_itch, inspect_itch),
-)
+__all__ = ["inspect", "summary"]
 
 
 def inspect(path: PathLike) -> dict[str, Any]:
@@ -48,25 +20,11 @@ def inspect(path: PathLike) -> dict[str, Any]:
     the file is whole), ``details`` that only this format has. Raises FormatError if the file is empty or of no known
     format, and OSError if it cannot be read.
     """
-    found = recognise(path)
+    found = format_of(path)
     place = location(path)
-    return {"file": place, "bytes": stored_size(place), **_in_common(found, found.describe(place))}
-
-
-def recognise(path: PathLike) -> Format:
-    """The format of a file, by its content. Raises FormatError if it is empty, a folder or of no known one; OSError."""
-    place = location(path)
-    if not is_url(place) and Path(place).is_dir():
-        raise FormatError(f"{place} is a folder; inspect a file in it")
-    head, compression = head_of(place, _HEAD)
-    if not head:
-        raise FormatError(f"{place} is empty")
-    for candidate in FORMATS:
-        if candidate.recognises(head):
-            return candidate
-    names = ", ".join(known.name for known in FORMATS)
-    inside = "" if compression == "none" else f" inside {compression}"
-    raise FormatError(f"{place} begins{inside} with {head[:16].hex(' ')}, which is none of {names}")
+    folder = not is_url(place) and Path(place).is_dir()
+    size = sum(p.stat().st_size for p in Path(place).rglob("*") if p.is_file()) if folder else stored_size(place)
+    return {"file": place, "bytes": size, **_in_common(found, found.describe(place))}
 
 
 def _in_common(known: Format, found: Mapping[str, Any]) -> dict[str, Any]:

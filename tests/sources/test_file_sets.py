@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.pipeline.source import Position, SourceSpec
-from penstock.sources.files import Files, files
+from penstock.sources.file_sets import Files, files
 from penstock.sources.storage.listing import expand, list_folder
 from penstock.sources.text.ndjson import Ndjson
 

@@ -1,0 +1,100 @@
+"""Any recording is opened by its content: the right source for every real file, whatever it is called."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from penstock import read, sources
+from penstock.pipeline.errors import FormatError, GraphError
+from penstock.sources.formats import FOLDERS, FORMATS, format_of
+
+#: Folders of the recordings, what their files are, and which are none by design.
+REAL = {
+    "driving/rosbag1": ("*.bag", "ROS 1 bag"),
+    "driving/rosbag2_conformance/mcap": ("*.mcap", "MCAP"),
+    "driving/rosbag2_conformance/sqlite3": ("*.db3", "rosbag2"),
+    "driving/nebula_radar_ros2/ars548": ("*.db3", "rosbag2"),
+    "driving/dashcam_h264": ("*.mp4", "video"),
+    "games/slippi_melee": ("*.slp", "Slippi"),
+    "games/osu_replays": ("*.osr", "osu! replay"),
+    "games/sc2replay": ("*.SC2Replay", "StarCraft II replay"),
+    "games/derived_sc2_events": ("*.gz", "NDJSON"),
+    "market/binance_ws_raw": ("*.gz", "crypto"),
+    "market/itch50": ("ex*", "NASDAQ ITCH 5.0"),
+    "market/dbn_conformance": ("*.dbn*", "DBN"),
+}
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_every_real_file_is_recognised_whatever_it_is_called(recordings: Any, tmp_path: Path, folder: str) -> None:
+    pattern, name = REAL[folder]
+    files = [path for path in sorted(recordings(folder).glob(pattern)) if ".frag" not in path.name]
+    assert files
+    for path in files:
+        assert format_of(path).name == name
+    disguised = tmp_path / "data.bin"
+    shutil.copy(files[0], disguised)
+    assert format_of(disguised).name == name
+
+
+def test_a_format_is_recognised_by_no_other(recordings: Any) -> None:
+    for folder, (pattern, name) in REAL.items():
+        path = next(path for path in sorted(recordings(folder).glob(pattern)) if ".frag" not in path.name)
+        from penstock.sources.storage.unpack import head_of
+
+        head, _ = head_of(path)
+        claims = [known.name for known in FORMATS if known.recognises(head, str(path))]
+        assert claims == [name], path
+
+
+@pytest.mark.parametrize("name", ["01302019.NASDAQ_ITCH50", "rows.ndjson", "drive"])
+def test_sources_of_one_table_are_opened_ready_to_read(recordings: Any, tmp_path: Path, name: str) -> None:
+    if "ITCH" in name:
+        path = tmp_path / name
+        shutil.copy(recordings("market/itch50") / "ex20101224.TEST_ITCH_50.prefixed.itch", path)
+        assert sources.open(path) == sources.Itch(path)
+    elif name == "drive":
+        drive = recordings("driving/derived_drive") / "drive_mcap" / "drive_mcap.mcap"
+        assert "/imu" in "".join(sources.open(drive).topics())
+        topic = next(iter(sources.open(drive).topics()))
+        assert sources.open(drive, topic=topic).topic == topic
+    else:
+        path = tmp_path / name
+        path.write_text('{"timestamp": 1700000000000, "event": "a"}\n{"timestamp": 1700000000001, "event": "b"}\n')
+        table = pa.Table.from_batches(list(read(sources.open(path))))
+        assert table["type"].to_pylist() == ["a", "b"]
+        assert table["ts_event"].cast(pa.int64()).to_pylist() == [1700000000000 * 10**6, 1700000000001 * 10**6]
+
+
+def test_wildcards_and_lists_are_one_source(tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"part{n}.ndjson").write_text(f'{{"ts_ns": {10 * n}, "event": "e{n}"}}\n')
+    whole = pa.Table.from_batches(list(read(sources.open(f"{tmp_path}/part*.ndjson"))))
+    assert whole["type"].to_pylist() == ["e0", "e1", "e2"]
+    assert sources.open([tmp_path / "part2.ndjson", tmp_path / "part0.ndjson"]).name == "2 files"
+
+
+def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "noise").write_bytes(bytes(range(256)))
+    with pytest.raises(FormatError, match="empty is empty"):
+        sources.open(tmp_path / "empty")
+    with pytest.raises(FormatError, match=r"noise begins with 00 01 02 .* none of recording, MCAP"):
+        sources.open(tmp_path / "noise")
+    with pytest.raises(FormatError, match=r"is a folder, and none of .*KITTI"):
+        sources.open(tmp_path)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        sources.open(tmp_path / "absent")
+    (tmp_path / "x.ndjson").write_text('{"ts_ns": 1, "event": "e"}\n')
+    with pytest.raises(GraphError, match="takes no option 'colour'"):
+        sources.open(tmp_path / "x.ndjson", colour="red")
+
+
+def test_every_format_offers_what_dispatch_needs() -> None:
+    for known in (*FORMATS, *FOLDERS):
+        for verb in ("is", "inspect", "open"):
+            assert callable(known._function(verb)), known
