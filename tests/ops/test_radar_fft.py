@@ -59,7 +59,7 @@ def maps(table: pa.Table, name: str = "range_doppler") -> np.ndarray:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("window", ["hann", "none"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(turns=st.integers(1, 9), samples=st.integers(1, 17), rx=st.integers(1, 4), tx=st.integers(1, 3), data=st.data())
 def test_maps_equal_the_transform_in_float64(
     backend: str, window: str, turns: int, samples: int, rx: int, tx: int, data: st.DataObject
