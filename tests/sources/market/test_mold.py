@@ -195,9 +195,29 @@ def test_sessions_have_symbols_and_numbers_of_their_own(path: Path) -> None:
         mixed += [a, b]
     found = from_capture(path, capture(mixed))
     assert found.bad == []
-    rows = found.rows("seq", "symbol", "order_id")
-    assert [symbol for _, symbol, order in rows if order == 0] == ["AAA", "BBB"]
-    assert [seq for seq, _, _ in rows] == [1, 3, *range(4, 10)][: len(rows)]
+    held = [("AAA", part) for part in first[:2]] + [("BBB", part) for part in second[:2]]
+    held += [("AAA", part) for part in first[2:4]] + [("BBB", part) for part in second[2:4]]
+    expected = [
+        (seq, symbol if part[2] == 1 else "?2", int.from_bytes(part[11:19], "big"))
+        for seq, (symbol, part) in enumerate(held)
+        if part[:1] == b"A"
+    ]
+    assert found.rows("seq", "symbol", "order_id")[: len(expected)] == expected
+    assert found.table.num_rows == 8
+
+
+def test_gaps_and_bad_messages_of_one_session_among_those_of_another_keep_their_places(path: Path) -> None:
+    mine, others = packed(orders(40), [2]), packed(orders(40), [2], session=b"000000002B")
+    mine[10] = pk.mold(21, [orders(40)[20][:-1], orders(40)[21]])
+    mixed = [payload for at, pair in enumerate(zip(mine, others, strict=True)) for payload in pair[at in (5, 12) :]]
+    found = from_capture(path, capture(mixed), reorder=3)
+    assert [record.operation for record in found.bad] == ["mold.sequence", "mold.sequence", "itch.message"]
+    (bad,) = [record for record in found.bad if record.operation == "itch.message"]
+    assert path.read_bytes()[int(bad.place.split()[-1]) :].startswith(orders(40)[20][:-1])
+    rows = found.rows("seq", "order_id", "flags")
+    assert bad.seq not in [seq for seq, _, _ in rows]
+    assert [order for _, order, flags in rows if flags & 4] == [10, 24]
+    assert sorted(order for _, order, _ in rows) == sorted([*range(38), *(set(range(38)) - {8, 9, 22, 23, 18})])
 
 
 def test_other_packets_are_dropped_or_bad_depending_on_what_is_known(path: Path) -> None:
