@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,20 @@ def test_ros1_point_clouds_become_radar_scans(tmp_path: Path) -> None:
     for row, points in zip(got.rows, values, strict=True):
         assert [(p["x"], p["y"], p["vr"]) for p in row["points"]] == [tuple(p) for p in points.tolist()]
         assert all(p["snr"] is None for p in row["points"])
+
+
+def test_ros1_can_frames_become_the_table_of_can_frames(tmp_path: Path) -> None:
+    text = b"Header header\nuint32 id\nbool is_rtr\nbool is_extended\nbool is_error\nuint8 dlc\nuint8[8] data\n"
+    text += b"=" * 80 + b"\nMSG: std_msgs/Header\nuint32 seq\ntime stamp\nstring frame_id\n"
+    payloads = [
+        struct.pack("<IIII4sI???B8s", i, 7, i, 4, b"can2", 100 + i, False, True, False, 8, bytes(range(i, i + 8)))
+        for i in range(3)
+    ]
+    got = read(write(tmp_path / "a", "ros1", "can_msgs/Frame", "ros1msg", text, payloads))
+    assert [(r["bus"], r["can_id"], r["ext"], r["len"], r["data"]) for r in got.rows] == [
+        (2, 100 + i, True, 8, bytes(range(i, i + 8))) for i in range(3)
+    ]
+    assert [row["ts_event"] for row in got.rows] == [7_000_000_000 + i for i in range(3)]
 
 
 def test_a_ros1_message_with_a_byte_too_much_is_bad(tmp_path: Path) -> None:
