@@ -95,8 +95,8 @@ class SlippiTailReader(SourceReader):
             parts = list(resolver.feed(data, final=final)) if len(data) or final else []
             if self._rows is None and (parts or final):
                 self._begin(opening, resolver, now)
-            for resolved in parts:
-                yield self._block(resolved, resolver.ended, now)
+            for number, resolved in enumerate(parts, 1):
+                yield self._block(resolved, resolver.ended and number == len(parts), now)
             if shrunk:
                 error = f"the file has become shorter than {offset} bytes: another game is written over it"
                 bad = BadRecord(f"{self._path}, offset {offset}", "slippi.tail", error, b"")

@@ -163,7 +163,7 @@ STATES = st.dictionaries(
 
 
 @given(st.lists(STATES, min_size=1, max_size=4))
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_any_states_are_diffed_to_what_a_replay_of_the_rows_gives_back(states):
     diff, kept = GsiDiff(), {}
     for document in states:
