@@ -4,10 +4,12 @@ from . import aggregates as agg
 from .actions import ActionSequence
 from .batch import Batch
 from .book import BookFeatures
+from .can_signals import CanSignals
 from .image import DecodeImage
 from .join import JoinAsof
 from .merge import Merge
 from .radar import PadRadar, RasterRadar
+from .radar_fft import RangeDoppler
 from .sequence import RollingSequence
 from .sync import Sync
 from .watermark import Watermark
@@ -17,10 +19,12 @@ __all__ = [
     "ActionSequence",
     "Batch",
     "BookFeatures",
+    "CanSignals",
     "DecodeImage",
     "JoinAsof",
     "Merge",
     "PadRadar",
+    "RangeDoppler",
     "RasterRadar",
     "RollingSequence",
     "Session",

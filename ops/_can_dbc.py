@@ -100,7 +100,7 @@ def _parsed(text: str) -> tuple[MessageLayout, ...]:
     try:
         import cantools
     except ImportError:
-        raise MissingExtraError("reading DBC files", "cantools", None) from None
+        raise MissingExtraError("reading DBC files", "cantools", "can") from None
     try:
         database: Any = cantools.database.load_string(text, "dbc", strict=False)
     except Exception as error:  # whatever its parser raises

@@ -29,7 +29,7 @@ def av_library() -> Any:
     try:
         import av
     except ImportError as error:
-        raise MissingExtraError("reading video", "av", None) from error
+        raise MissingExtraError("reading video", "av", "video") from error
     return av
 
 
