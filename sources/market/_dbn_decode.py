@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
 from . import _dbn_kernels as kernels
+from ._dbn_frame_kernels import select
 from ._dbn_layout import LATEST, SCHEMAS, UNDEF_PRICE, family_of, record_layout
 from ._dbn_metadata import Metadata
 from ._dbn_tables import Column, columns_of, levels_type, schema_of
@@ -116,7 +117,7 @@ class Decoder:
         valid: dict[str, npt.NDArray[np.bool_]],
     ) -> tuple[int, int, pa.Array]:
         chosen, numbers = np.empty(piece.count, np.uint32), np.empty(piece.count, np.uint32)
-        rows = kernels.select(piece.data, piece.offsets, piece.count, self._wanted, chosen, numbers, counts)
+        rows = select(piece.data, piece.offsets, piece.count, self._wanted, chosen, numbers, counts)
         fields: Any = self._layout.fields
         side = block.arrays["side"] if "side" in block.arrays else np.empty(rows, np.int8)
         rows, wrong = kernels.times(

@@ -1,8 +1,7 @@
-"""DBN at native speed: where records begin, and from records to columns.
+"""DBN records to columns, at native speed.
 
-Records of one type have one size, so framing guesses that the next record is like the last one and only looks whether it
-is: no load waits for another. Order records are written to all their columns in one pass while the record is in cache;
-other schemas go column by column. Every load is bounded by the offsets that `frame` gives.
+Order records are written to all their columns in one pass while the record is in cache; other schemas go column by column.
+Every load is bounded by the offsets that framing gives.
 """
 
 from __future__ import annotations
@@ -10,220 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from ...pipeline.jit import kernel
+from ._dbn_loads import i32, i64, u8, u16, u32
 
-__all__ = [
-    "BAD",
-    "CUT",
-    "FULL",
-    "LOOKAHEAD",
-    "LOST",
-    "MAPPED",
-    "MAPPING_NOW",
-    "MORE",
-    "POSITION",
-    "RECORDS",
-    "ROWS",
-    "WRONG_LENGTH",
-    "build_slots",
-    "frame",
-    "lookup",
-    "orders",
-    "select",
-    "survey",
-    "take",
-    "take4",
-    "take8",
-    "text_sizes",
-    "texts",
-    "times",
-]
+__all__ = ["build_slots", "lookup", "orders", "take", "take4", "take8", "text_sizes", "texts", "times"]
 
-#: Bytes that decide where records go on after damage.
-LOOKAHEAD = 1 << 16
-# Why `frame` stopped.
-MORE, FULL, MAPPING_NOW = 0, 1, 2
-# What is wrong with a bad record.
-WRONG_LENGTH, LOST, CUT = 1, 2, 3
-# Indices of `frame`'s in-out counters.
-POSITION, RECORDS, BAD, ROWS, MAPPED = 0, 1, 2, 3, 4
-
-_SYMBOL_MAPPING = 0x16
-_HEADER = 16
 #: Symbols that were found lately are kept by some bits of their id: where ids alternate, a look-up in a table has branches
 #: that are guessed wrong, and a call with arrays for each record costs more than all its columns.
 _RECENT = 1024
 _MIX = np.uint64(0x9E3779B1)
 _NO_PRICE = (1 << 63) - 1
-
-
-def _little_endian(result: Any) -> Any:
-    """``load(data, offset)``: an unaligned little-endian integer in one load."""
-
-    def load(typing: Any, data: Any, offset: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[0])(context, builder, args[0])
-            kind = ir.IntType(result.bitwidth).as_pointer()
-            return builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), kind), align=1)
-
-        return result(data, offset), generate
-
-    return intrinsic(load)
-
-
-_u8, _u16, _u32, _i32, _i64 = (
-    _little_endian(kind) for kind in (types.uint8, types.uint16, types.uint32, types.int32, types.int64)
-)
-
-
-@kernel
-def _follows(data: Any, at: Any, limit: Any, at_end: Any, sizes: Any, need: Any) -> Any:
-    """Whether `need` sound records follow from `at`, or fewer up to `limit`. Unknown types are stepped over."""
-    seen = 0
-    steps = 0
-    while seen < need:
-        if at >= limit:
-            return seen > 0 or (at == limit and at_end)
-        if at + _HEADER > limit:
-            return seen > 0
-        size = np.int64(data[at]) * 4
-        want = sizes[data[at + 1]]
-        if want != 0:
-            if size != want:
-                return False
-            seen += 1
-        else:
-            steps += 1
-            if steps > 4 or size < _HEADER:
-                return False
-        at += size
-    return True
-
-
-@kernel
-def _judge(data: Any, at: Any, limit: Any, at_end: Any, sizes: Any) -> Any:
-    """What to do with an unsound record at `at`: (0: unknown type, or what is wrong; bytes it takes)."""
-    size = np.int64(data[at]) * 4
-    want = sizes[data[at + 1]]
-    if want == 0:
-        if size >= _HEADER and at + size <= limit and _follows(data, at + size, limit, at_end, sizes, 1):
-            return 0, size
-    elif size >= _HEADER and at + size <= limit and _follows(data, at + size, limit, at_end, sizes, 2):
-        return WRONG_LENGTH, size
-    elif at + want <= limit and _follows(data, at + want, limit, at_end, sizes, 2):
-        return WRONG_LENGTH, np.int64(want)
-    for there in range(at + 1, limit - _HEADER + 1):
-        likely = sizes[data[there + 1]]
-        if likely != 0 and np.int64(data[there]) * 4 == likely and _follows(data, there, limit, at_end, sizes, 3):
-            return LOST, there - at
-    if at_end:
-        return LOST, limit - at
-    return LOST, max(1, limit - at - 2048)
-
-
-@kernel
-def frame(
-    data: Any, filled: Any, until: Any, final: Any, sizes: Any, offsets: Any, bad: Any, mappings: Any, state: Any
-) -> Any:
-    """Find records from ``state[POSITION]`` up to `until`; their offsets, bad ones and symbol mappings are noted.
-
-    A symbol mapping behind other records stops the block, so that what it says holds for the records behind it only.
-    Whether a stretch is bad depends on `LOOKAHEAD` bytes and not on where the buffer ends.
-    """
-    at = state[POSITION]
-    count = state[RECORDS]
-    wrong = state[BAD]
-    rows = state[ROWS]
-    mapped = state[MAPPED]
-    status = MORE
-    most = len(offsets) - 1
-    head, stride = np.uint16(0), np.int64(0)
-    while at < until and at + 2 <= filled:
-        if count >= most or wrong >= len(bad) - 1 or mapped >= len(mappings):
-            status = FULL
-            break
-        if stride == 0 or _u16(data, at) != head:
-            stride = np.int64(data[at]) * 4
-            if stride == 0 or sizes[data[at + 1]] != stride:
-                if not final and filled - at < LOOKAHEAD:
-                    break
-                limit = min(filled, at + LOOKAHEAD)
-                what, size = _judge(data, at, limit, final and limit == filled, sizes)
-                if what == 0:
-                    offsets[count] = at
-                else:
-                    bad[wrong, 0] = what
-                    bad[wrong, 1] = at
-                    bad[wrong, 2] = size
-                    bad[wrong, 3] = count
-                    wrong += 1
-                    offsets[count] = np.uint32(0xFFFFFFFF)
-                count += 1
-                rows += 1
-                at += size
-                stride = np.int64(0)
-                continue
-            if at + stride > filled:
-                break
-            if data[at + 1] == _SYMBOL_MAPPING:
-                if rows > 0:
-                    status = MAPPING_NOW
-                    break
-                mappings[mapped] = at
-                mapped += 1
-                offsets[count] = at
-                count += 1
-                at += stride
-                stride = np.int64(0)
-                continue
-            head = _u16(data, at)
-        if at + stride > filled:
-            break
-        offsets[count] = at
-        count += 1
-        rows += 1
-        at += stride
-    state[POSITION] = at
-    state[RECORDS] = count
-    state[BAD] = wrong
-    state[ROWS] = rows
-    state[MAPPED] = mapped
-    return status
-
-
-@kernel
-def select(data: Any, offsets: Any, count: Any, wanted: Any, chosen: Any, numbers: Any, counts: Any) -> Any:
-    """Offsets and numbers of the records whose type is wanted; the others are counted by type. Bad ones are skipped."""
-    rows = 0
-    for i in range(count):
-        at = offsets[i]
-        if at == np.uint32(0xFFFFFFFF):
-            continue
-        kind = data[np.int64(at) + 1]
-        if wanted[kind]:
-            chosen[rows] = at
-            numbers[rows] = i
-            rows += 1
-        else:
-            counts[kind] += 1
-    return rows
-
-
-@kernel
-def survey(data: Any, offsets: Any, count: Any, counts: Any, span: Any) -> None:
-    """Count records by type and widen `span` by their event times."""
-    for i in range(count):
-        at = np.int64(offsets[i])
-        if at != 0xFFFFFFFF:
-            counts[data[at + 1]] += 1
-            time = _i64(data, at + 8)
-            if time >= 0:
-                span[0] = min(span[0], time)
-                span[1] = max(span[1], time)
 
 
 @kernel
@@ -306,17 +102,17 @@ def orders(
         at = np.int64(offsets[i])
         if at == 0xFFFFFFFF:
             continue
-        kind = _u8(data, at + 1)
+        kind = u8(data, at + 1)
         if not wanted[kind]:
             counts[kind] += 1
             continue
-        event, recv = _time(_i64(data, at + 8), _i64(data, at + 40))
-        way = sides[_u8(data, at + 39)]
+        event, recv = _time(i64(data, at + 8), i64(data, at + 40))
+        way = sides[u8(data, at + 39)]
         if event < 0 or recv < 0 or way == 2:
             odd[wrong] = i
             wrong += one
             continue
-        instrument = _u32(data, at + 4)
+        instrument = u32(data, at + 4)
         place = ((np.uint64(instrument) * _MIX) >> np.uint64(22)) & np.uint64(_RECENT - 1)
         if known[place] != instrument or recv < since[place] or recv >= until[place]:
             there = _find(instrument, recv, instruments, begins, ends, slots)
@@ -325,24 +121,24 @@ def orders(
             found_names[place] = names[there] if there >= 0 else -1
         name = found_names[place]
         no_symbol += np.uint64(name < 0)
-        amount = _i64(data, at + 24)
+        amount = i64(data, at + 24)
         no_price += np.uint64(amount == _NO_PRICE)
         ts_event[row] = event
         ts_recv[row] = recv
         seq[row] = first_seq + i
         symbol[row] = name
-        msg_type[row] = _u8(data, at + 38)
+        msg_type[row] = u8(data, at + 38)
         side[row] = way
-        order_id[row] = _i64(data, at + 16)
+        order_id[row] = i64(data, at + 16)
         price[row] = amount
         valid[row] = amount != _NO_PRICE
-        size[row] = _u32(data, at + 32)
-        flags[row] = _u8(data, at + 36)
+        size[row] = u32(data, at + 32)
+        flags[row] = u8(data, at + 36)
         instrument_id[row] = instrument
-        publisher_id[row] = _u16(data, at + 2)
-        channel_id[row] = _u8(data, at + 37)
-        ts_in_delta[row] = _i32(data, at + 48)
-        sequence[row] = _u32(data, at + 52)
+        publisher_id[row] = u16(data, at + 2)
+        channel_id[row] = u8(data, at + 37)
+        ts_in_delta[row] = i32(data, at + 48)
+        sequence[row] = u32(data, at + 52)
         row += one
     found[0] = row
     found[1] = wrong
@@ -363,8 +159,8 @@ def times(
     wrong = 0
     for i in range(rows):
         at = np.int64(offsets[i])
-        event = _i64(data, at + 8)
-        event, recv = _time(event, _i64(data, at + recv_at) if recv_at >= 0 else event)
+        event = i64(data, at + 8)
+        event, recv = _time(event, i64(data, at + recv_at) if recv_at >= 0 else event)
         way = sides[data[at + side_at]] if side_at >= 0 else np.int8(0)
         if event < 0 or recv < 0 or way == 2:
             odd[wrong] = numbers[i]
@@ -393,14 +189,14 @@ def take(data: Any, offsets: Any, rows: Any, place: Any, out: Any) -> None:
 def take8(data: Any, offsets: Any, rows: Any, place: Any, out: Any, step: Any, start: Any) -> None:
     """Copy 8 bytes at `place` of each record to ``out[start::step]``, int64."""
     for i in range(rows):
-        out[start + i * step] = _i64(data, np.int64(offsets[i]) + place)
+        out[start + i * step] = i64(data, np.int64(offsets[i]) + place)
 
 
 @kernel
 def take4(data: Any, offsets: Any, rows: Any, place: Any, out: Any, step: Any, start: Any) -> None:
     """Copy 4 bytes at `place` of each record to ``out[start::step]``, of any type that a uint32 fits."""
     for i in range(rows):
-        out[start + i * step] = _u32(data, np.int64(offsets[i]) + place)
+        out[start + i * step] = u32(data, np.int64(offsets[i]) + place)
 
 
 @kernel

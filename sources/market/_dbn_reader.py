@@ -18,7 +18,7 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import BufferPool, Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
-from . import _dbn_kernels as kernels
+from . import _dbn_frame_kernels as kernels
 from ._dbn_decode import Decoder
 from ._dbn_layout import SYMBOL_MAPPING, record_layout, record_sizes, rtype_name
 from ._dbn_metadata import Metadata

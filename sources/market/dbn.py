@@ -200,7 +200,7 @@ def inspect_dbn(path: PathLike, *, version: int | None = None, ts_out: bool = Fa
     import numpy as np
 
     from ...pipeline.memory import BufferPool
-    from . import _dbn_kernels as kernels
+    from . import _dbn_frame_kernels as kernels
     from ._dbn_layout import rtype_name
     from ._dbn_metadata import plain
     from ._dbn_reader import Framer

@@ -103,16 +103,16 @@ def _names(head: bytes) -> list[str] | None:
 
 def _kind(names: Sequence[str]) -> str | None:
     """Which of Tardis' data types has these columns."""
-    own = set(names[4:])
-    if {"id", "side", "price", "amount"} <= own:
+    have = set(names[4:])
+    if {"id", "side", "price", "amount"} <= have:
         return "trades"
-    if set(_QUOTES) <= own:
+    if set(_QUOTES) <= have:
         return "quotes"
-    if {"is_snapshot", "side", "price", "amount"} <= own:
+    if {"is_snapshot", "side", "price", "amount"} <= have:
         return "incremental_book_L2"
-    if {"asks[0].price", "asks[0].amount", "bids[0].price", "bids[0].amount"} <= own:
+    if {"asks[0].price", "asks[0].amount", "bids[0].price", "bids[0].amount"} <= have:
         return "book_snapshot"
-    return "derivative_ticker" if {"funding_rate", "mark_price"} <= own else None
+    return "derivative_ticker" if {"funding_rate", "mark_price"} <= have else None
 
 
 def _dialect(names: Sequence[str], source: str, path: str) -> Dialect:
