@@ -131,11 +131,11 @@ def open_table(path: str) -> Table:
     stored = open_stored(path)
     head = stored.read(0, 8)
     try:
-        if head.startswith(b"PAR1"):
-            return Table(stored)
-        if head.startswith(b"ARROW1\0\0"):
-            return _Ipc(stored)
-    except _DAMAGE as error:
+        if head.startswith((b"PAR1", b"ARROW1\0\0")):
+            table = Table(stored) if head.startswith(b"PAR1") else _Ipc(stored)
+            _ = table.schema.names, [str(column.type) for column in table.schema]  # names may not be UTF-8
+            return table
+    except (*_DAMAGE, UnicodeDecodeError) as error:
         stored.close()
         raise FormatError(f"{path} begins like {'Parquet' if head[0] == 80 else 'Arrow IPC'} but: {error}") from None
     stored.close()
@@ -181,8 +181,8 @@ def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
     for name in (spec.time, *([recv] if recv else []), *(spec.columns or ())):
         if found.names.count(name) != 1:
             raise GraphError(f"{source} has no column {name!r}", expected=f"one of {', '.join(found.names)}")
-    for name in (spec.time, recv):
-        kind = found.field(name).type if name else pa.int64()
+    for name in (spec.time, recv or spec.time):
+        kind = found.field(name).type
         if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)):
             raise GraphError(f"column {name!r} of {source} is {kind}", expected="a timestamp, a date or an integer")
     names = spec.columns if spec.columns is not None else [n for n in found.names if n not in (spec.time, recv)]

@@ -190,6 +190,14 @@ def test_other_files_say_what_they_are(tmp_path: Path) -> None:
             open_parquet_ticks(path)
 
 
+def test_a_column_whose_name_is_not_utf_8_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    as_feather(pa.table({"ts_event": [1], "an_odd_name": [2]}), path)
+    path.write_bytes(path.read_bytes().replace(b"an_odd_name", b"an_\xd4\x31d_name"))
+    with pytest.raises(FormatError, match="begins like Arrow IPC but"):
+        open_parquet_ticks(path)
+
+
 def damaged(path: Path, cases: int, seed: int, write: Writer) -> None:
     """Whatever is done to a file, it is refused or every row is there, in quarantine, or in a group that is."""
     rng = np.random.Generator(np.random.Philox(seed))
