@@ -127,9 +127,9 @@ class _Session(Session):
             first_symbol=symbol,
             file=source,
         )
-        saved = dict(position) if position else None
+        saved: dict[str, Any] | None = dict(position) if position else None
         self._decoder = LineDecoder(layout, context.pool, saved)
-        self._offset, self._line = (saved["offset"], saved["line"]) if saved else (0, 1)
+        self._offset, self._line = (int(saved["offset"]), int(saved["line"])) if saved else (0, 1)
         self._lost = ""
         self._asked: set[str] = set()
 

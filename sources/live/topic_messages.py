@@ -18,7 +18,8 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Decoded
 from ..driving.cdr import Table, table_for
-from ..driving.mcap import CHUNK_LIMIT, catalog_of
+from ..driving._mcap_contents import catalog_of
+from ..driving._mcap_topic import CHUNK_LIMIT
 from ..storage.stored import PathLike, location
 from .arrival import Arrival
 from .feed import Live

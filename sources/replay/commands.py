@@ -135,7 +135,8 @@ def _record(arguments: argparse.Namespace) -> int:
     progress = _Progress(arguments.quiet)
     messages = size = 0
     try:
-        with closing(reader.blocks()) as blocks:
+        framing: Any = reader.blocks()
+        with closing(framing) as blocks:
             for block in blocks:
                 messages += block.records
                 size += block.nbytes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..live.arrival import Arrival
 from ..live.session import Codec
@@ -61,6 +62,7 @@ class Recorder:
     def close(self) -> None:
         """Finish the file and give it its name."""
         if not self._file.closed:
-            self._writer.finish()
+            writer: Any = self._writer
+            writer.finish()
             self._file.close()
             self._part.replace(self._final)

@@ -74,7 +74,8 @@ class Recording(SourceSpec):
 
 def described(path: str) -> Mapping[str, str]:
     """Feed, codec and options of a recording, from its channels."""
-    from ..driving.mcap import CHUNK_LIMIT, catalog_of
+    from ..driving._mcap_contents import catalog_of
+    from ..driving._mcap_topic import CHUNK_LIMIT
 
     channels = catalog_of(path, CHUNK_LIMIT).channels.values()
     told = next((dict(channel.metadata) for channel in channels if channel.metadata), None)

@@ -53,7 +53,7 @@ class ReadAhead(Feed):
                     self._ready[0] = piece[count:]
                 else:
                     self._ready.popleft()
-                    self._free.append(memoryview(piece.obj))  # type: ignore[arg-type]
+                    self._free.append(memoryview(piece.obj))
                     self._changed.notify_all()
         if done < len(view):
             if self._failure is not None:

@@ -83,7 +83,8 @@ class ZstdReader:
         self.errors: tuple[type[BaseException], ...] = (zstandard.ZstdError,)
         self._stored, self.at, self._frames = stored, 0, Frames()
         self._raw = memoryview(bytearray(_STEP))
-        reader: Any = zstandard.ZstdDecompressor().stream_reader(self, read_size=_STEP, read_across_frames=True)
+        source: Any = self
+        reader: Any = zstandard.ZstdDecompressor().stream_reader(source, read_size=_STEP, read_across_frames=True)
         self.readinto = reader.readinto
 
     def read(self, size: int) -> bytes:

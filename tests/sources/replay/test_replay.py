@@ -22,8 +22,8 @@ from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.message import Message, Playable
 from penstock.sources.replay.outlet import Outlet
 from penstock.sources.replay.recorder import Recorder
-from penstock.sources.replay.serving import replay, serve
 from penstock.sources.replay.schedule import Pacing, Schedule
+from penstock.sources.replay.serving import replay, serve
 
 COLUMNS = {"n": "n:int64"}
 
