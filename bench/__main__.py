@@ -16,7 +16,20 @@ from pathlib import Path
 
 from .harness import Case, measure, table, write
 
-CASES = ("frames", "ticks", "events", "overhead", "starvation", "memory")
+CASES = (
+    "frames",
+    "ticks",
+    "events",
+    "dbn",
+    "crypto",
+    "bags",
+    "messages",
+    "slippi",
+    "replay",
+    "overhead",
+    "starvation",
+    "memory",
+)
 #: Cases by the module that has them.
 RAY_CASES = {
     "ray-data": "cluster_data",

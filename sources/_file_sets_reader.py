@@ -44,7 +44,9 @@ class SequentialReader(SourceReader):
         position: Position | None,
     ) -> None:
         self._parts, self._order, self._schema, self._context = parts, list(order), schema, context
-        self._start: dict[str, Any] = dict(position) if position is not None else {"part": 0, "base": 0, "end": 0, "at": None}
+        self._start: dict[str, Any] = (
+            dict(position) if position is not None else {"part": 0, "base": 0, "end": 0, "at": None}
+        )
         self._open: list[SourceReader] = []
 
     def blocks(self) -> Iterator[Block]:

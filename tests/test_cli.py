@@ -92,7 +92,9 @@ def test_inspect_tells_formats_apart_by_content(
     assert "21,297 messages" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("content", "expected"), [(b"", "is empty"), (b"\x00\x01nothing known", "none of MCAP")])
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"", "is empty"), (b"\x00\x01nothing known", "none of recording, MCAP")]
+)
 def test_inspect_says_what_a_file_is_not(
     tmp_path: Path, content: bytes, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,9 +17,9 @@ import pyarrow as pa
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Decoded
-from ..driving.cdr import Table, table_for
 from ..driving._mcap_contents import catalog_of
 from ..driving._mcap_topic import CHUNK_LIMIT
+from ..driving.cdr import Table, table_for
 from ..storage.stored import PathLike, location
 from .arrival import Arrival
 from .feed import Live

@@ -137,7 +137,8 @@ def open_table(path: str) -> Table:
             return table
     except (*_DAMAGE, UnicodeDecodeError) as error:
         stored.close()
-        raise FormatError(f"{path} begins like {'Parquet' if head[0] == 80 else 'Arrow IPC'} but: {error}") from None
+        why = " ".join(str(error).split())  # Arrow's may have several lines
+        raise FormatError(f"{path} begins like {'Parquet' if head[0] == 80 else 'Arrow IPC'} but: {why}") from None
     stored.close()
     if not head:
         raise FormatError(f"{path} is empty")

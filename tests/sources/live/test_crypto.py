@@ -18,7 +18,7 @@ from penstock.sources.live.crypto_messages import CryptoMessages, live_crypto
 from penstock.sources.market._crypto_subscribe import stream_url, subscriptions
 from penstock.sources.market.crypto import CryptoRaw
 from penstock.sources.replay.recording import Recording
-from penstock.sources.replay.replay import replay
+from penstock.sources.replay.serving import replay
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 

@@ -16,7 +16,7 @@ from penstock.pipeline.source import SourceSpec
 from penstock.sources.live.arrival import Arrival
 from penstock.sources.live.topic_messages import TopicMessages, live_topic
 from penstock.sources.replay.formats import playable_of
-from penstock.sources.replay.replay import replay
+from penstock.sources.replay.serving import replay
 
 
 def digest(spec: SourceSpec, path: Path) -> tuple[str, int]:
