@@ -1,1 +1,1 @@
-"""Message brokers: offsets are positions."""
+"""Message brokers: what they keep is read from a position, and a resumed run goes on at the position of its checkpoint."""
