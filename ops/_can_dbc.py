@@ -78,7 +78,7 @@ def messages_of(dbc: str | os.PathLike[str]) -> tuple[MessageLayout, ...]:
 def _read(place: str) -> str:
     try:
         if "://" in place:
-            import fsspec  # type: ignore[import-untyped]
+            import fsspec
 
             with fsspec.open(place, "rb") as file:
                 raw = file.read(_MOST_BYTES + 1)

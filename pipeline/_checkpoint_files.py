@@ -179,8 +179,8 @@ def files_at(url: str | os.PathLike[str], options: Mapping[str, Any]) -> Checkpo
     text = os.fspath(url)
     if "://" not in text and "::" not in text:
         return LocalFiles(Path(text).absolute())
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-    from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
 
     try:
         system, root = url_to_fs(text, **options)

@@ -27,7 +27,7 @@ def entries(folder: PathLike) -> list[Entry]:
         with os.scandir(place) as found:
             return sorted((_local(item) for item in found), key=lambda entry: entry.name)
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
     except ImportError:
         raise MissingExtraError("reading folders behind a URL", "fsspec", None) from None
     system, inner = fsspec.core.url_to_fs(place)

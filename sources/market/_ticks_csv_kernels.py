@@ -44,7 +44,7 @@ _FLOAT_TENS = np.array([10.0**i for i in range(23)])
 _COMMA, _QUOTE, _MINUS, _PLUS, _POINT, _ZERO = 44, 34, 45, 43, 46, 48
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _byte(typing: Any, address: Any) -> Any:
     """The byte at an address."""
 
