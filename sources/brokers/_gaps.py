@@ -10,14 +10,21 @@ from ...pipeline.source import Decoded
 from ..live.arrival import Arrival
 from ..live.session import Framed, Session
 
-__all__ = ["GapSession", "gap_arrivals"]
+__all__ = ["GapSession", "bad_arrivals", "gap_arrivals"]
 
 _GAP = "lost: gap: "
+_BAD = "bad: "
+_SHOWN = 1 << 16
 
 
 def gap_arrivals(recv_ns: int, what: str) -> list[Arrival]:
     """Stand where messages are missing; `what` says which. A recording keeps them as a loss of the connection."""
     return [Arrival(recv_ns, b"", 0, 0, _GAP + what), Arrival(recv_ns, b"", 0, 0, "connected")]
+
+
+def bad_arrivals(recv_ns: int, error: str, parts: Sequence[bytes]) -> list[Arrival]:
+    """Stand for a message that is not of the form that was agreed on."""
+    return [Arrival(recv_ns, b"\n".join(parts)[:_SHOWN], 0, 0, _BAD + error)]
 
 
 class GapSession(Session):
@@ -38,10 +45,12 @@ class GapSession(Session):
         missed = [self._missed] if self._missed else []
         self._missed = ""
         missed += [arrival.event.removeprefix(_GAP) for arrival in arrivals if arrival.event.startswith(_GAP)]
-        framed = self._inner.take(arrivals, first_seq)
-        if not missed:
+        bad = [arrival for arrival in arrivals if arrival.event.startswith(_BAD)]
+        framed = self._inner.take([a for a in arrivals if not a.event.startswith(_BAD)] if bad else arrivals, first_seq)
+        if not missed and not bad:
             return framed
         told = [BadRecord(self._place, "broker.gap", what, b"") for what in missed]
+        told += [BadRecord(self._place, "broker.frames", a.event.removeprefix(_BAD), a.data) for a in bad]
         others = [record for record in framed.noticed if "gap: " not in record.error or record.operation != "live.gap"]
         return Framed(framed.payload, framed.records, framed.nbytes, [*told, *others], framed.dropped, framed.requests)
 

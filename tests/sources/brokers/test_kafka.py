@@ -208,7 +208,7 @@ def test_messages_without_a_value_are_counted_and_times_are_kafkas_without_a_hea
 
 
 def test_an_empty_topic_ends_at_once_and_a_stopped_run_ends_quietly(cluster: Cluster, topic: str) -> None:
-    with pytest.raises(ConnectionError, match="topic '.*': Broker: Unknown topic"):
+    with pytest.raises(ConnectionError, match=r"topic '.*': Broker: Unknown topic"):
         read_whole(Kafka(cluster.servers, topic, JSON, reconnect="0s"))
     cluster.make(topic)
     assert read_whole(Kafka(cluster.servers, topic, JSON, end="now")).table.num_rows == 0
