@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .inspection import inspect
     from .live.crypto_messages import live_crypto
     from .live.feed import Live
+    from .live.game_states import live_gsi
     from .live.itch_packets import live_itch
     from .live.json_messages import live_events, live_ndjson
     from .live.topic_messages import live_topic
@@ -87,6 +88,7 @@ __all__ = [
     "inspect",
     "live_crypto",
     "live_events",
+    "live_gsi",
     "live_itch",
     "live_ndjson",
     "live_topic",
@@ -117,6 +119,7 @@ _MODULES = {
     "inspection": ("inspect",),
     "live.crypto_messages": ("live_crypto",),
     "live.feed": ("Live",),
+    "live.game_states": ("live_gsi",),
     "live.itch_packets": ("live_itch",),
     "live.json_messages": ("live_events", "live_ndjson"),
     "live.topic_messages": ("live_topic",),

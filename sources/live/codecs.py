@@ -7,6 +7,7 @@ from typing import Any
 
 from ...pipeline.errors import FormatError
 from .crypto_messages import CryptoMessages
+from .game_states import GameStates
 from .itch_packets import MoldPackets
 from .json_messages import JsonMessages
 from .raw_messages import RawMessages
@@ -17,6 +18,7 @@ __all__ = ["codec_named"]
 
 _CODECS: dict[str, Any] = {
     "crypto": CryptoMessages,
+    "gsi": GameStates,
     "json": JsonMessages,
     "mold-itch50": MoldPackets,
     "raw": RawMessages,

@@ -175,9 +175,35 @@ def _mcap(path: str, **_: Any) -> Playable:
     return Playable(messages)
 
 
+def _packets(path: str, **_: Any) -> Playable:
+    from ..network.pcap import Pcap
+
+    return Playable(lambda: _rows(Pcap(path), "payload"))
+
+
+def _video(path: str, **_: Any) -> Playable:
+    from ..driving.video import Video
+
+    return Playable(lambda: _rows(Video(path), "data"))
+
+
+def _rows(spec: Any, column: str) -> Iterator[Message]:
+    """The bytes in one column of a source, at the times at which they were received."""
+    reader = spec.open(Context("replay"))
+    try:
+        for block in reader.blocks():
+            for batch in reader.decode(block).batches:
+                for ts_ns, data in zip(as_numpy(batch["ts_recv"]).tolist(), batch[column], strict=True):
+                    yield Message(ts_ns, data.as_py())
+    finally:
+        reader.close()
+
+
 _FORMATS: dict[str, Callable[..., Playable]] = {
     "recording": _recording,
     "MCAP": _mcap,
+    "pcap": _packets,
+    "video": _video,
     "crypto": _crypto,
     "NDJSON": _ndjson,
     "NASDAQ ITCH 5.0": _itch,
