@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_feeds import beside, follow, free_port, write_lines
+from packets import ethernet, ipv4, pcap, udp
 from penstock import read, sinks, sources
 from penstock.pipeline.clock import SyntheticClock
 from penstock.pipeline.errors import FormatError, GraphError
@@ -248,3 +249,14 @@ def test_a_recording_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     recorder.close()
     assert [p.name for p in tmp_path.iterdir()] == ["day.mcap"]
     assert sorted(sources.Mcap(tmp_path / "day.mcap").topics()) == ["/line/0/events", "/line/1/3"]
+
+
+def test_captured_datagrams_and_video_packets_go_out_as_they_are(recordings: Any, tmp_path: Path) -> None:
+    payloads = [bytes([n]) * (n + 1) for n in range(20)]
+    path = tmp_path / "feed.pcap"
+    path.write_bytes(pcap([(1_000 * n, ethernet(ipv4(udp(payload)))) for n, payload in enumerate(payloads)]))
+    assert [message.data for message in playable_of(str(path)).messages()] == payloads
+    film = recordings("driving/dashcam_h264") / "solidWhiteRight.mp4"
+    packets = list(playable_of(str(film)).messages())
+    assert len(packets) == 221
+    assert packets[0].data.startswith(b"\0\0\0\1")
