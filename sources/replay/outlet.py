@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ...pipeline.clock import Clock
-from ...pipeline.errors import GraphError, MissingExtraError, PenstockError
+from ...pipeline.errors import FormatError, GraphError, MissingExtraError, PenstockError
 from ..live._splitter import FRAMINGS
 from ..live.stamp import HTTP_FIELD, pack
 from .message import Message, Playable
@@ -191,7 +192,14 @@ class UdpOutlet(Outlet):
         data = message.data
         if self._stamped:
             data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel)
-        self._socket.sendto(data, self._target)
+        try:
+            self._socket.sendto(data, self._target)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            raise FormatError(
+                f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
+            ) from None
 
     def close(self) -> None:
         self._socket.close()

@@ -60,9 +60,12 @@ class Recorder:
         return self._channels[key]
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and give it its name; nothing is left where nothing came."""
         if not self._file.closed:
             writer: Any = self._writer
             writer.finish()
             self._file.close()
-            self._part.replace(self._final)
+            if self._count:
+                self._part.replace(self._final)
+            else:
+                self._part.unlink()

@@ -53,6 +53,11 @@ def test_a_recording_goes_on_from_any_block(tmp_path: Path) -> None:
         assert found == [batch for _, made in blocks[number + 1 :] for batch in made]
 
 
+def test_a_feed_from_which_nothing_came_leaves_no_file(tmp_path: Path) -> None:
+    Recorder(str(tmp_path / "none.mcap"), feed="test").close()
+    assert list(tmp_path.iterdir()) == []
+
+
 arrivals = st.lists(
     st.builds(
         Arrival,

@@ -235,6 +235,9 @@ def test_what_cannot_be_replayed_and_where_is_said_in_one_line(tmp_path: Path) -
     for url in ("file:///x", "tcp://127.0.0.1", "ws://h:99999"):
         with pytest.raises(GraphError, match="not an address"):
             replay(str(path), url)
+    (tmp_path / "long.ndjson").write_bytes(b'{"ts_ns": 1, "a": "' + b"x" * 70_000 + b'"}\n')
+    with pytest.raises(FormatError, match="does not fit a datagram"):
+        replay(str(tmp_path / "long.ndjson"), f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
     with pytest.raises(ValueError, match="speed"):
         replay(str(path), "udp://127.0.0.1:9", speed=-1)
 
