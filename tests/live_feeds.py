@@ -90,3 +90,14 @@ def write_lines(path: Path, count: int) -> Path:
     """A file of `lines_of`."""
     path.write_bytes(b"\n".join(lines_of(count)) + b"\n")
     return path
+
+
+def until_bound(port: int) -> None:
+    """Wait until somebody receives on a UDP port (asking by binding it could get in the way)."""
+    pause = threading.Event()
+    wanted = f":{port:04X}"
+    for _ in range(3000):
+        if any(line.split()[1].endswith(wanted) for line in Path("/proc/net/udp").read_text().splitlines()[1:]):
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"nobody has bound the port {port}")

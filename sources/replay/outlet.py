@@ -197,9 +197,8 @@ class UdpOutlet(Outlet):
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            raise FormatError(
-                f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
-            ) from None
+            why = f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
+            raise FormatError(why) from None
 
     def close(self) -> None:
         self._socket.close()

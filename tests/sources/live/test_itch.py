@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from itch_reference import message
-from live_feeds import beside, follow, free_port
+from live_feeds import beside, follow, free_port, until_bound
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import GraphError
 from penstock.sources.live.arrival import Arrival
@@ -196,7 +196,7 @@ def test_the_feed_of_a_real_file_on_two_lossy_lines_gives_the_rows_of_the_file(r
 
     with beside(receive), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for port in ports:
-            until_taken(port)
+            until_bound(port)
         for number, packet in enumerate(sent):
             first, count = struct.unpack_from(">QH", packet.data, 10)
             with progress:  # what the receiver has not taken fits the socket's buffer
@@ -209,18 +209,6 @@ def test_the_feed_of_a_real_file_on_two_lossy_lines_gives_the_rows_of_the_file(r
     got = pa.Table.from_batches(batches, schema=spec.schema)
     assert bad == []
     assert got.drop(["seq"]).to_pylist() == want.drop(["seq"]).to_pylist()
-
-
-def until_taken(port: int) -> None:
-    """Wait until somebody has bound a UDP port."""
-    pause = threading.Event()
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return
-        pause.wait(0.01)
 
 
 def test_wrong_options_are_refused_when_the_pipeline_is_built() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_feeds import beside, follow, free_port, write_lines
+from live_feeds import beside, follow, free_port, until_bound, write_lines
 from packets import ethernet, ipv4, pcap, udp
 from penstock import read, sinks, sources
 from penstock.pipeline.clock import SyntheticClock
@@ -162,31 +162,13 @@ def receive_datagrams(path: Path, port: int) -> Any:
     spec = live_ndjson(f"udp://127.0.0.1:{port}", columns=COLUMNS, most=400)
 
     def send() -> Any:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            while True:  # the port is taken once the receiver is bound
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    break
-                return send_again(path, port, probe)
+        until_bound(port)
         return replay(str(path), f"udp://127.0.0.1:{port}", speed=50)
 
     with beside(send):
         table, bad, _ = follow(spec)
     assert bad == []
     return table
-
-
-def send_again(path: Path, port: int, probe: socket.socket) -> Any:
-    probe.close()
-    stop = threading.Event()
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
-            try:
-                again.bind(("127.0.0.1", port))
-            except OSError:
-                return replay(str(path), f"udp://127.0.0.1:{port}", speed=50)
-        stop.wait(0.02)
 
 
 def test_two_receivers_get_everything(tmp_path: Path) -> None:
