@@ -47,11 +47,11 @@ class GapSession(Session):
         missed += [arrival.event.removeprefix(_GAP) for arrival in arrivals if arrival.event.startswith(_GAP)]
         bad = [arrival for arrival in arrivals if arrival.event.startswith(_BAD)]
         framed = self._inner.take([a for a in arrivals if not a.event.startswith(_BAD)] if bad else arrivals, first_seq)
-        if not missed and not bad:
+        if not missed and not bad and not framed.noticed:
             return framed
         told = [BadRecord(self._place, "broker.gap", what, b"") for what in missed]
         told += [BadRecord(self._place, "broker.frames", a.event.removeprefix(_BAD), a.data) for a in bad]
-        others = [record for record in framed.noticed if "gap: " not in record.error or record.operation != "live.gap"]
+        others = [record for record in framed.noticed if record.operation != "live.gap" or "gap: " not in record.error]
         return Framed(framed.payload, framed.records, framed.nbytes, [*told, *others], framed.dropped, framed.requests)
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:

@@ -1,4 +1,8 @@
-"""One socket of ZeroMQ: messages taken apart, connections watched."""
+"""Sockets of ZeroMQ: messages taken apart, connections watched.
+
+Left to itself ZeroMQ connects again in silence, and messages of the old and the new connection come in one queue. Here each
+connection has a socket of its own, so that a loss is told exactly where it was.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ...pipeline.context import Context
+from ..live._retry import Retry
 from ..live.arrival import Arrival
 from ..live.inlet import Inlet
 from ._gaps import bad_arrivals, gap_arrivals
@@ -21,13 +26,25 @@ __all__ = ["ZmqLine"]
 
 _LOOK_MS = 100
 _BATCH = 256
+#: Longer than it takes to read what is left and close the socket. Without any interval ZeroMQ would throw away what is left.
+_NEVER_MS = 60_000
+_SETTLE_MS = 10
+_HANDSHAKE_NS = 5 * 10**9
 #: The longest frame; a sender of a longer one is cut off.
 _LONGEST = 64 << 20
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+)
 _BY_COUNT = {1: ("payload",), 2: ("topic", "payload"), 3: ("topic", "ts", "payload")}
 
 
 class ZmqLine:
-    """See `Line`. Connects again by itself; the feed ends when nobody was there for `patience_ns`."""
+    """See `Line`. Connects again after a loss; the feed ends when nobody was there for `patience_ns`."""
 
     def __init__(self, spec: Zmq, *, patience_ns: int) -> None:
         self._spec, self._patience = spec, patience_ns
@@ -36,26 +53,52 @@ class ZmqLine:
 
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises ConnectionError if there never was a connection, or the address cannot be used."""
-        with zmq.Context() as owner, owner.socket(zmq.SUB if self._spec.kind == "sub" else zmq.PULL) as sock:
-            sock.setsockopt(zmq.LINGER, 0)
-            sock.setsockopt(zmq.RCVHWM, self._spec.queue)
-            sock.setsockopt(zmq.MAXMSGSIZE, _LONGEST)
-            if self._spec.kind == "sub":
-                sock.setsockopt(zmq.SUBSCRIBE, self._spec.topic)
-            monitor = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        with zmq.Context() as owner:
             try:
-                (sock.bind if self._spec.bind else sock.connect)(self._spec.url)
-                self._follow(sock, monitor, inlet, context)
+                if self._spec.bind:
+                    self._take_from_all(owner, inlet, context)
+                else:
+                    self._take_from_one(owner, inlet, context)
             except zmq.ZMQError as error:
                 raise ConnectionError(f"{self._spec.name}: {error}") from None
-            finally:
-                sock.disable_monitor()
-                monitor.close(0)
 
-    def _follow(self, sock: Any, monitor: Any, inlet: Inlet, context: Context) -> None:
-        clock = context.clock
-        away: int | None = clock.monotonic_ns()
-        ever = False
+    def _socket(self, owner: Any) -> Any:
+        sock = owner.socket(zmq.SUB if self._spec.kind == "sub" else zmq.PULL)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.RCVHWM, self._spec.queue)
+        sock.setsockopt(zmq.MAXMSGSIZE, _LONGEST)
+        sock.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
+        if self._spec.kind == "sub":
+            sock.setsockopt(zmq.SUBSCRIBE, self._spec.topic)
+        return sock
+
+    def _take_from_all(self, owner: Any, inlet: Inlet, context: Context) -> None:
+        with self._socket(owner) as sock:
+            sock.bind(self._spec.url)
+            while not inlet.done:
+                if sock.poll(_LOOK_MS):
+                    self._drain(sock, inlet, context, _BATCH)
+
+    def _take_from_one(self, owner: Any, inlet: Inlet, context: Context) -> None:
+        retry, connected = Retry(context, self._patience), False
+        while not inlet.done:
+            with self._socket(owner) as sock:
+                monitor = sock.get_monitor_socket(_EVENTS)
+                try:
+                    sock.connect(self._spec.url)
+                    connected |= self._follow(sock, monitor, inlet, context, retry)
+                finally:
+                    sock.disable_monitor()
+                    monitor.close(0)
+            if inlet.done or retry.wait(inlet):
+                continue
+            if connected or inlet.done:
+                return
+            raise ConnectionError(f"{self._spec.name}: nobody answers there")
+
+    def _follow(self, sock: Any, monitor: Any, inlet: Inlet, context: Context, retry: Retry) -> bool:
+        """Read one connection to its end; False if there was none."""
+        began, met = context.clock.monotonic_ns(), False
         poller = zmq.Poller()
         poller.register(sock, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
@@ -63,20 +106,20 @@ class ZmqLine:
             ready = dict(poller.poll(_LOOK_MS))
             if monitor in ready:
                 event = recv_monitor_message(monitor)["event"]
-                self._drain(sock, inlet, context, self._spec.queue)  # what came before the connection was lost
-                if event == zmq.EVENT_DISCONNECTED:
-                    away = clock.monotonic_ns() if away is None else away
-                else:
-                    away, ever = None, True
-                if not self._spec.bind:
-                    what = "lost: closed by the sender" if event == zmq.EVENT_DISCONNECTED else "connected"
-                    inlet.put(Arrival(clock.now_ns(), b"", 0, 0, what))
+                if event != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                    while met and sock.poll(_SETTLE_MS) and not inlet.done:  # what came before it was lost
+                        self._drain(sock, inlet, context, _BATCH)
+                    break
+                met = True
+                retry.succeeded()
+                inlet.put(Arrival(context.clock.now_ns(), b"", 0, 0, "connected"))
             elif sock in ready:
                 self._drain(sock, inlet, context, _BATCH)
-            elif away is not None and not self._spec.bind and clock.monotonic_ns() - away >= self._patience:
-                if ever:
-                    return
-                raise ConnectionError(f"{self._spec.name}: nobody answers there")
+            elif not met and context.clock.monotonic_ns() - began > _HANDSHAKE_NS:
+                break
+        if met:
+            inlet.put(Arrival(context.clock.now_ns(), b"", 0, 0, "lost: closed by the sender"))
+        return met
 
     def _drain(self, sock: Any, inlet: Inlet, context: Context, most: int) -> None:
         for _ in range(most):

@@ -205,7 +205,7 @@ def test_nothing_is_lost_while_the_server_restarts(server: Server, tmp_path: Pat
 
 def test_a_server_that_is_not_there_or_refuses_is_one_clear_error(server: Server, stream: str) -> None:
     away = f"redis://user:secret@127.0.0.1:{free_port()}/0"
-    with pytest.raises(ConnectionError, match="no answer from Redis at redis://127.*refused") as caught:
+    with pytest.raises(ConnectionError, match=r"no answer from Redis at redis://127.*refused") as caught:
         follow(RedisStream(away, stream, JSON, reconnect="0s"))
     assert "secret" not in str(caught.value) and "secret" not in repr(RedisStream(away, stream, JSON))
     server.client.set(stream, b"text")
