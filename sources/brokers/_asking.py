@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
+
+from ...pipeline.context import Context
+from ..live._retry import Retry
+from ..live.inlet import Inlet
 
 __all__ = ["Asking", "Stopped"]
 
@@ -20,9 +23,9 @@ class Stopped(Exception):
 class Asking:
     """Runs calls one after the other in a thread of its own and looks every 0.1 s whether the run is over."""
 
-    def __init__(self, stop: threading.Event, step: str) -> None:
-        self._stop = stop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"penstock-{step}-ask")
+    def __init__(self, context: Context) -> None:
+        self._context, self._stop = context, context.stop
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"penstock-{context.step}-ask")
 
     def begin(self, call: Callable[..., Answer], *args: Any, **options: Any) -> Future[Answer]:
         """Ask without waiting."""
@@ -35,6 +38,30 @@ class Asking:
             if self._stop.is_set():
                 raise Stopped
         return answer.result()
+
+    def until(
+        self,
+        call: Callable[[], Answer],
+        passing: tuple[type[Exception], ...],
+        patience_ns: int,
+        between: Callable[[float], Any] | None = None,
+    ) -> Answer:
+        """What `call` returns, asked again after errors that may pass, which are raised after `patience_ns`.
+
+        `between` is called, with 0, after each. Raises Stopped if the run ends first.
+        """
+        retry, inlet = Retry(self._context, patience_ns), Inlet(self._stop)
+        while True:
+            try:
+                return self.ask(call)
+            except passing:
+                if between is not None:
+                    between(0)
+                if retry.wait(inlet):
+                    continue
+                if self._stop.is_set():
+                    raise Stopped from None
+                raise
 
     def close(self) -> None:
         """Wait for the call that is under way."""

@@ -13,11 +13,10 @@ from ...pipeline.context import Context
 from ...pipeline.duration import readable_duration
 from ...pipeline.errors import CheckpointError, FormatError, GraphError
 from ...pipeline.source import Position
-from ..live._retry import Retry
 from ..live.arrival import Arrival
-from ..live.inlet import Inlet
-from ._asking import Asking, Stopped
+from ._asking import Asking
 from ._gaps import gap_arrivals
+from ._kafka_errors import OUT_OF_RANGE, PASSING, Missing, text_of
 from ._kafka_merge import InTimeOrder, Piece
 from ._log_reader import Polled
 from ._stamps import stamp_of
@@ -34,14 +33,7 @@ _MESSAGES = 1024
 _LOST_NS, _GROWN_NS, _COMMIT_NS = 10**9, 10 * 10**9, 10**9
 #: A partition that is ahead of the others by as many bytes waits for them.
 _AHEAD = 4 << 20
-_OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
-#: What librdkafka mends itself.
-_PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
 Answer = TypeVar("Answer")
-
-
-class _Missing(Exception):
-    """A topic or a partition that is not there, perhaps not yet."""
 
 
 class KafkaLog:
@@ -51,7 +43,7 @@ class KafkaLog:
         self._spec, self._context, self._position, self._patience = spec, context, position, patience_ns
         self._place = spec.name
         self._channel: int | None = getattr(spec.codec, "channel", None)
-        self._asking = Asking(context.stop, context.step)
+        self._asking = Asking(context)
         self._consumer: Any = None
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
@@ -78,7 +70,7 @@ class KafkaLog:
         try:
             self._consumer = Consumer({**chosen, **ours})
         except KafkaException as error:
-            raise GraphError(f"Kafka's client does not take its options: {_text(error)}") from None
+            raise GraphError(f"Kafka's client does not take its options: {text_of(error)}") from None
         saved = self._position
         known = self._answer(self._partitions)
         if saved is not None and saved["ends"] is not None:
@@ -99,10 +91,10 @@ class KafkaLog:
     def _partitions(self) -> list[int]:
         topic = self._consumer.list_topics(self._spec.topic, timeout=_ANSWER_S).topics[self._spec.topic]
         if topic.error is not None:
-            raise _Missing(f"topic {self._spec.topic!r}: {topic.error.str()}")
+            raise Missing(f"topic {self._spec.topic!r}: {topic.error.str()}")
         wanted = sorted(topic.partitions) if self._spec.partitions is None else list(self._spec.partitions)
         if missing := [partition for partition in wanted if partition not in topic.partitions]:
-            raise _Missing(f"topic {self._spec.topic!r} has no partition {missing[0]}")
+            raise Missing(f"topic {self._spec.topic!r} has no partition {missing[0]}")
         return wanted
 
     def _marks(self, partition: int) -> tuple[int, int]:
@@ -112,7 +104,7 @@ class KafkaLog:
             where = TopicPartition(self._spec.topic, partition)
             found = self._consumer.get_watermark_offsets(where, timeout=_ANSWER_S)
             if found is None:
-                raise _Missing(f"no offsets of partition {partition} came in time")
+                raise Missing(f"no offsets of partition {partition} came in time")
             low, high = found
             return int(low), int(high)
 
@@ -120,20 +112,13 @@ class KafkaLog:
 
     def _answer(self, call: Callable[[], Answer]) -> Answer:
         """What the brokers answer, asked again for as long as patience lasts."""
-        retry, inlet = Retry(self._context, self._patience), Inlet(self._context.stop)
-        while True:
-            try:
-                return self._asking.ask(call)
-            except (KafkaException, _Missing) as error:
-                self._consumer.poll(0)
-                if retry.wait(inlet):
-                    continue
-                if self._context.stop.is_set():
-                    raise Stopped from None
-                raise ConnectionError(self._away(error)) from None
+        try:
+            return self._asking.until(call, (KafkaException, Missing), self._patience, self._consumer.poll)
+        except (KafkaException, Missing) as error:
+            raise ConnectionError(self._away(error)) from None
 
     def _away(self, error: Exception) -> str:
-        reason = str(error) if isinstance(error, _Missing) else self._reason or _text(error)
+        reason = str(error) if isinstance(error, Missing) else self._reason or text_of(error)
         waited = f" within {readable_duration(self._patience)}" if self._patience else ""
         return f"{self._place}: no answer from Kafka at {self._spec.servers}{waited}: {reason}"
 
@@ -229,12 +214,12 @@ class KafkaLog:
         if error.code() == KafkaError._PARTITION_EOF:
             if self._ends is not None and message.offset() >= self._ends[partition]:
                 self._end(partition)
-        elif error.code() in _OUT_OF_RANGE:
+        elif error.code() in OUT_OF_RANGE:
             if self._order is not None and not self._order.is_open(partition):
                 return
             self._consumer.incremental_unassign([TopicPartition(self._spec.topic, partition)])
             self._assign(partition, self._behind(partition), *self._marks(partition))
-        elif not (error.retriable() or error.code() in _PASSING):
+        elif not (error.retriable() or error.code() in PASSING):
             where = f"partition {partition}, offset {message.offset()}: " if partition >= 0 else ""
             raise FormatError(f"{self._place}: {where}{error.str()}")
 
@@ -311,8 +296,3 @@ class KafkaLog:
         self._asking.close()
         if self._consumer is not None:
             self._consumer.close()
-
-
-def _text(error: Exception) -> str:
-    inner = error.args[0] if error.args else error
-    return str(inner.str()) if isinstance(inner, KafkaError) else str(error)

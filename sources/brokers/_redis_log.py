@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
-from redis.retry import Retry as NoRetry
+from redis.retry import Retry
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import readable_duration
 from ...pipeline.source import Position
-from ..live._retry import Retry
 from ..live.arrival import Arrival
-from ..live.inlet import Inlet
-from ._asking import Asking, Stopped
+from ._asking import Asking
 from ._gaps import gap_arrivals
 from ._log_reader import Polled
 from ._stamps import stamp_of
@@ -31,7 +29,8 @@ __all__ = ["RedisLog"]
 
 _ENTRIES = 1024
 _WAIT_MS = 100
-_ANSWER_S, _CONNECT_S = 10.0, 2.0
+_ANSWER_S = 2.0
+_PASSING = (redis.ConnectionError, redis.TimeoutError)
 _BEGINNING = "0-0"
 Answer = TypeVar("Answer")
 
@@ -43,7 +42,7 @@ class RedisLog:
         self._spec, self._context, self._patience = spec, context, patience_ns
         self._place = spec.name
         self._channel: int = getattr(spec.codec, "channel", 0)
-        self._asking = Asking(context.stop, context.step)
+        self._asking = Asking(context)
         self._saved = position is not None
         self._last = _BEGINNING if position is None else str(position["last"])
         self._read: int | None = None if position is None else position["read"]
@@ -54,8 +53,8 @@ class RedisLog:
             protocol=2,
             decode_responses=False,
             socket_timeout=_ANSWER_S,
-            socket_connect_timeout=_CONNECT_S,
-            retry=NoRetry(NoBackoff(), 0),
+            socket_connect_timeout=_ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def begin(self) -> None:
@@ -96,24 +95,23 @@ class RedisLog:
 
     def _answer(self, call: Callable[[], Answer]) -> Answer:
         """What the server answers, asked again for as long as patience lasts."""
-        retry, inlet = Retry(self._context, self._patience), Inlet(self._context.stop)
-        while True:
+
+        def ask() -> Answer:
             try:
-                return self._asking.ask(call)
-            except redis.AuthenticationError as error:
-                raise ConnectionError(f"{self._place}: {self._spec.address} refuses: {error}") from None
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                if retry.wait(inlet):
-                    continue
-                if self._context.stop.is_set():
-                    raise Stopped from None
-                waited = f" within {readable_duration(self._patience)}" if self._patience else ""
-                raise ConnectionError(
-                    f"{self._place}: no answer from Redis at {self._spec.address}{waited}: {error}; "
-                    "a run resumed from its checkpoint goes on where it was"
-                ) from None
-            except redis.RedisError as error:
-                raise ConnectionError(f"{self._place}: {self._spec.address} refuses: {error}") from None
+                return call()
+            except redis.AuthenticationError as error:  # a kind of connection error, but one that stays
+                raise redis.RedisError(str(error)) from None
+
+        try:
+            return self._asking.until(ask, _PASSING, self._patience)
+        except _PASSING as error:
+            waited = f" within {readable_duration(self._patience)}" if self._patience else ""
+            raise ConnectionError(
+                f"{self._place}: no answer from Redis at {self._spec.address}{waited}: {error}; "
+                "a run resumed from its checkpoint goes on where it was"
+            ) from None
+        except redis.RedisError as error:
+            raise ConnectionError(f"{self._place}: {self._spec.address} refuses: {error}") from None
 
     def poll(self, most: int, most_bytes: int) -> Polled:
         """See `Log.poll`."""

@@ -15,6 +15,7 @@ from penstock import read, sinks, sources
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import CheckpointError, GraphError, MissingExtraError
 from penstock.pipeline.source import SourceSpec
+from penstock.sources.brokers._kafka_merge import InTimeOrder
 from penstock.sources.brokers.kafka import Kafka
 from penstock.sources.live.crypto_messages import CryptoMessages
 from penstock.sources.live.json_messages import JsonMessages
@@ -22,6 +23,7 @@ from penstock.sources.live.raw_messages import RawMessages
 from source_reading import read_whole, resumes_at_every_block
 
 kafka = pytest.importorskip("confluent_kafka")
+KafkaLog = pytest.importorskip("penstock.sources.brokers._kafka_log").KafkaLog
 
 COLUMNS = {"n": "n:int64"}
 JSON = JsonMessages(sources.Ndjson("feed", columns=COLUMNS))
@@ -112,6 +114,45 @@ def test_merged_partitions_come_in_the_order_of_time_partition_and_offset(cluste
     assert [want[i] for i in pc.indices_nonzero(pc.equal(table["channel"], 2)).to_pylist()] == [
         m[2] for m in sent if m[0] == 2
     ]
+
+
+def test_a_partition_that_is_far_ahead_waits_and_nothing_comes_twice(
+    cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sources.brokers._kafka_log._AHEAD", 3000)
+    monkeypatch.setattr("penstock.sources.brokers._kafka_log._MESSAGES", 16)
+    held: list[int] = []
+    pop = InTimeOrder.pop
+
+    def watched(self: InTimeOrder) -> Any:
+        held.append(max(self.held(partition) for partition in range(4)))
+        return pop(self)
+
+    monkeypatch.setattr(InTimeOrder, "pop", watched)
+    cluster.send(topic, [(3 - n // 500, BASE_MS + n, b"%d" % n) for n in range(2000)])
+    spec = Kafka(cluster.servers, topic, RawMessages(), end="now")
+    reader = spec.open(Context("feed"))
+    monkeypatch.setattr("penstock.sources.brokers._log_reader._BYTES", 4000)
+    found = [
+        int(data)
+        for block in reader.blocks()
+        for batch in reader.decode(block).batches
+        for data in batch["data"].to_pylist()
+    ]
+    reader.close()
+    assert found == list(range(2000)) and 3000 < max(held) < 60_000
+
+
+def test_partitions_that_are_added_are_read_from_their_beginning(
+    cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sources.brokers._kafka_log._GROWN_NS", 0)
+    known = iter([[0, 1], [0, 1]])
+    monkeypatch.setattr(KafkaLog, "_partitions", lambda self: next(known, [0, 1, 2, 3]))
+    cluster.send(topic, spread(40, 4))
+    cluster.send(topic, [(2, BASE_MS, b"new")])
+    table, _, _ = follow(Kafka(cluster.servers, topic, RawMessages(), most=41))
+    assert sorted(table["data"].to_pylist()) == sorted([*lines_of(40), b"new"])
 
 
 def test_what_comes_while_a_bounded_run_is_interrupted_is_not_of_it(cluster: Cluster, topic: str) -> None:

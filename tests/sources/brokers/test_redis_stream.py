@@ -212,7 +212,7 @@ def test_a_server_that_is_not_there_or_refuses_is_one_clear_error(server: Server
     with pytest.raises(ConnectionError, match="WRONGTYPE"):
         follow(RedisStream(server.url, stream, JSON))
     with pytest.raises(ConnectionError, match="refuses"):
-        follow(RedisStream(server.url.replace("127", "user:wrong@127"), stream, JSON, reconnect="0s"))
+        follow(RedisStream(server.url.replace("127", "user:wrong@127"), stream, JSON))
 
 
 def test_a_stopped_run_ends_quietly_and_so_does_one_whose_time_is_up(server: Server, stream: str) -> None:
