@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from live_feeds import beside, follow, free_port, lines_of, write_lines
 from penstock import read, sinks, sources
 from penstock.pipeline.context import Context
-from penstock.pipeline.errors import CheckpointError, GraphError, MissingExtraError
+from penstock.pipeline.errors import CheckpointError, GraphError, MissingExtraError, RunError
 from penstock.pipeline.source import SourceSpec
 from penstock.sources.brokers._kafka_merge import InTimeOrder
 from penstock.sources.brokers.kafka import Kafka
@@ -278,6 +280,33 @@ def test_books_go_on_behind_every_block(cluster: Cluster, topic: str, monkeypatc
     codec = CryptoMessages("binance-usdm", "bbo", ("BTCUSDT",))
     whole = resumes_at_every_block(Kafka(cluster.servers, topic, codec, end="now"))
     assert whole.table.num_rows == 29
+
+
+@pytest.mark.parametrize("end", ["now", None])
+def test_a_run_that_fails_goes_on_from_its_checkpoint_to_the_same_rows(
+    cluster: Cluster, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str | None
+) -> None:
+    monkeypatch.setattr("penstock.sources.brokers._log_reader._MESSAGES", 20)
+    cluster.send(topic, spread(300, 4 if end else 1))
+    spec = Kafka(cluster.servers, topic, JSON, end=end, most=300)
+    failing = [True]
+
+    def trap(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if failing[0] and pc.any(pc.greater_equal(batch["n"], 180)).as_py():
+            raise RunError("trapped")
+        return batch
+
+    def flow() -> Any:
+        return read(spec).map(trap).write(sinks.Parquet(tmp_path / "out"))
+
+    options = {"checkpoint": tmp_path / "checkpoints", "checkpoint_rows": 50}
+    with pytest.raises(RunError, match="trapped"):
+        flow().run(runner="local", **options)
+    failing[0] = False
+    report = flow().run(runner="local", resume=True, **options)
+    assert pq.read_table(tmp_path / "out")["n"].to_pylist() == list(range(300))
+    assert pq.read_table(tmp_path / "out")["seq"].to_pylist() == list(range(300))
+    assert report.rows == 300
 
 
 def test_brokers_that_are_not_there_are_one_clear_error() -> None:
