@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .brokers.kafka import Kafka
+    from .brokers.redis_stream import RedisStream
+    from .brokers.zeromq import Zmq
     from .dispatch import open_source as open
     from .driving.adc import Adc
     from .driving.ars548 import Ars548
@@ -63,6 +66,7 @@ __all__ = [
     "Iex",
     "Itch",
     "JsonArray",
+    "Kafka",
     "Kitti",
     "Live",
     "Lobster",
@@ -74,6 +78,7 @@ __all__ = [
     "ParquetTicks",
     "Pcap",
     "Recording",
+    "RedisStream",
     "Rosbag1",
     "Rosbag2",
     "Rows",
@@ -83,6 +88,7 @@ __all__ = [
     "Srr520",
     "Tardis",
     "Video",
+    "Zmq",
     "files",
     "game_events",
     "inspect",
@@ -97,6 +103,9 @@ __all__ = [
 
 #: Modules by the names they offer here.
 _MODULES = {
+    "brokers.kafka": ("Kafka",),
+    "brokers.redis_stream": ("RedisStream",),
+    "brokers.zeromq": ("Zmq",),
     "dispatch": ("open",),
     "driving.adc": ("Adc",),
     "driving.ars548": ("Ars548",),

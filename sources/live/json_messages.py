@@ -45,7 +45,7 @@ class JsonMessages(Codec):
         return self._named(source).schema
 
     def open(self, context: Context, source: str, position: Mapping[str, Any] | None) -> Session:
-        return _Session(self._named(source), context, source)
+        return _Session(self._named(source), context, source, position or {})
 
     def _named(self, source: str) -> Ndjson:
         return dataclasses.replace(self.lines, path=source)
@@ -66,11 +66,15 @@ class _Lines:
 
 
 class _Session(Session):
-    def __init__(self, spec: Ndjson, context: Context, source: str) -> None:
+    def __init__(self, spec: Ndjson, context: Context, source: str, position: Mapping[str, Any]) -> None:
         self._layout, self._context, self._source = spec._layout(), context, source
         self._most = spec.max_line
         self._stamped = spec.recv is None
-        self._offset, self._line, self._lost = 0, 1, ""
+        self._offset, self._line = int(position.get("offset", 0)), int(position.get("line", 1))
+        self._lost = ""
+
+    def position(self) -> Mapping[str, Any]:
+        return {"offset": self._offset, "line": self._line}
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         from ..text._ndjson_decode import Text
