@@ -310,3 +310,13 @@ def test_trying_again_waits_longer_each_time_and_ends_with_patience() -> None:
     assert clock.monotonic_ns() == 10 * 10**9
     retry.succeeded()
     assert retry.wait(inlet)
+
+
+def test_a_run_that_goes_on_numbers_bad_lines_on() -> None:
+    codec = live_ndjson("tcp://127.0.0.1:1", columns=COLUMNS).codec
+    first = codec.open(Context("json"), "tcp://test", None)
+    first.take([Arrival(n, line) for n, line in enumerate(lines_of(4))], 0)
+    again = codec.open(Context("json"), "tcp://test", json.loads(json.dumps(dict(first.position()))))
+    framed = again.take([Arrival(9, b"no json")], 4)
+    (bad,) = again.decode(framed.payload, 4).bad
+    assert ", line 5, byte " in bad.place and bad.seq == 4
