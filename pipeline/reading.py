@@ -139,6 +139,7 @@ class Reading:
         self._skip = 0
         self._cut = 0
         self._pacer = pacer
+        self._rewinds = getattr(node.spec, "rewinds", True)
         self._now = context.clock.monotonic_ns
         self._size = Sizer(node.schema)
         self._blocks: Iterator[Block] | None = None
@@ -234,7 +235,7 @@ class Reading:
             pieces = self._pacer.pieces(batch)
         last = self.head.cells[-1] if self.head.cells else None
         for piece, due in pieces:
-            if self.asked is not None:
+            if self.asked is not None and self._rewinds:
                 self._cut_if_due()
             came = trace
             if self._pacer is not None:

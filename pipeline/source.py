@@ -84,6 +84,8 @@ class SourceSpec(ABC):
     """
 
     format: ClassVar[str] = ""
+    #: Whether a position can be gone back to. A live feed goes on from now: snapshots cut it between two blocks only.
+    rewinds: ClassVar[bool] = True
     lateness_ns: int = 0
 
     @property

@@ -28,13 +28,10 @@ def bad_arrivals(recv_ns: int, error: str, parts: Sequence[bytes]) -> list[Arriv
 
 
 class GapSession(Session):
-    """`inner`, with gaps told as ``broker.gap`` instead of as connections that were lost.
+    """`inner`, with gaps told as ``broker.gap`` instead of as connections that were lost."""
 
-    `missed`, if not empty, is a gap in front of the first message.
-    """
-
-    def __init__(self, inner: Session, place: str, missed: str = "") -> None:
-        self._inner, self._place, self._missed = inner, place, missed
+    def __init__(self, inner: Session, place: str) -> None:
+        self._inner, self._place = inner, place
 
     @property
     def ended(self) -> bool:  # type: ignore[override]
@@ -42,9 +39,7 @@ class GapSession(Session):
         return self._inner.ended
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
-        missed = [self._missed] if self._missed else []
-        self._missed = ""
-        missed += [arrival.event.removeprefix(_GAP) for arrival in arrivals if arrival.event.startswith(_GAP)]
+        missed = [arrival.event.removeprefix(_GAP) for arrival in arrivals if arrival.event.startswith(_GAP)]
         bad = [arrival for arrival in arrivals if arrival.event.startswith(_BAD)]
         framed = self._inner.take([a for a in arrivals if not a.event.startswith(_BAD)] if bad else arrivals, first_seq)
         if not missed and not bad and not framed.noticed:

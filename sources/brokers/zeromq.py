@@ -61,6 +61,7 @@ class Zmq(SourceSpec):
     """
 
     format: ClassVar[str] = "zmq"
+    rewinds: ClassVar[bool] = False
     url: str
     codec: Codec
     topic: bytes = field(default=b"", kw_only=True)
@@ -115,12 +116,11 @@ class Zmq(SourceSpec):
             raise MissingExtraError("reading from ZeroMQ", "pyzmq", "brokers")
         from ._zmq_line import ZmqLine
 
-        missed = "" if position is None else "the run went on from a checkpoint: what was sent meanwhile is missing"
         line = ZmqLine(self, patience_ns=nanoseconds(self.reconnect))
         session = self.codec.open(context, self.name, session_position(position) or None)
         return LiveReader(
             [line],
-            GapSession(session, self.name, missed),
+            GapSession(session, self.name),
             context,
             place=self.name,
             position=position,

@@ -31,11 +31,13 @@ class Live(SourceSpec):
     ``udp://HOST:PORT`` (``?interface=ADDRESS`` for multicast), ``tcp://HOST:PORT`` (``?framing=lines|u16|u32``),
     ``ws://`` and ``wss://`` are followed, ``http://HOST:PORT/PATH`` is listened on. A lost connection is made again for up
     to `reconnect` after the loss; the gap is noticed by the codec or, where the feed has no numbers, told as a bad record.
+    A run that goes on from a checkpoint goes on from now: what came since the snapshot is missing, and told so.
     `record` is a file (MCAP) to which everything that arrives is written. Raises GraphError for wrong arguments; a run
     raises ConnectionError if there never was a connection.
     """
 
     format: ClassVar[str] = "live"
+    rewinds: ClassVar[bool] = False
     url: str | tuple[str, ...]
     codec: Codec
     most: int | None = None

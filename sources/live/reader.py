@@ -19,6 +19,7 @@ _MESSAGES = 1 << 14
 _BYTES = 4 << 20
 #: How long to wait for a message before looking whether the run is over, s.
 _PATIENCE_S = 0.1
+_WENT_ON = "lost: gap: the run went on from a checkpoint"
 
 
 class Line(Protocol):
@@ -56,6 +57,7 @@ class LiveReader(SourceReader):
     ) -> None:
         self._lines, self._session, self._context, self._place = lines, session, context, place
         self._seq = int(position["seq"]) if position is not None else 0
+        self._resumed = position is not None
         self._left = most
         self._duration = duration_ns
         self._make_tape, self._fetch = tape, fetch
@@ -73,6 +75,8 @@ class LiveReader(SourceReader):
             self._begin(line.run)
         tape = self._make_tape() if self._make_tape is not None else None
         try:
+            if self._resumed:
+                yield from self._block(self._session.take(self._missed(clock.now_ns()), self._seq))
             while self._left != 0 and not self._session.ended:
                 left = _MESSAGES if self._left is None else min(self._left, _MESSAGES)
                 arrivals = self._inlet.take(left, _BYTES, _PATIENCE_S)
@@ -95,6 +99,10 @@ class LiveReader(SourceReader):
             self._inlet.close()
             if tape is not None:
                 tape.close()
+
+    def _missed(self, now_ns: int) -> list[Arrival]:
+        """A feed does not wait: to its session a run that goes on is one whose lines were lost."""
+        return [Arrival(now_ns, b"", line, 0, _WENT_ON) for line in range(len(self._lines))]
 
     def _begin(self, run: Callable[[Inlet, Context], None]) -> None:
         self._inlet.join()
