@@ -79,14 +79,17 @@ class SourceReader(ABC):
 class SourceSpec(ABC):
     """Where to read and how. Subclasses are frozen dataclasses that pickle.
 
-    `lateness_ns` is how far behind the newest event time of the source a row may be and still count as in time; it is
-    used where the user gives none.
+    Where the user gives no lateness, that of the source (`lateness_ns`) is used.
     """
 
     format: ClassVar[str] = ""
     #: Whether a position can be gone back to. A live feed goes on from now: snapshots cut it between two blocks only.
     rewinds: ClassVar[bool] = True
-    lateness_ns: int = 0
+
+    @property
+    def lateness_ns(self) -> int:
+        """How far behind the newest event time of the source a row may be and still count as in time, ns (default 0)."""
+        return 0
 
     @property
     @abstractmethod

@@ -68,7 +68,7 @@ class Files(SourceSpec):
         return self._schema
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """The largest of the parts."""
         return max(part.lateness_ns for part in self.parts)
 

@@ -40,9 +40,14 @@ class Rows(SourceSpec):
                 raise FormatError("no batches: give at least one, it may be empty, so that there is a schema")
         if self.rows_per_batch < 1:
             raise ValueError(f"rows_per_batch must be at least 1, got {self.rows_per_batch}")
-        object.__setattr__(self, "lateness_ns", nanoseconds(self.lateness))
+        nanoseconds(self.lateness)
         if problem := check_event_schema(self.schema):
             raise FormatError(f"rows need the event columns first: {problem}")
+
+    @property
+    def lateness_ns(self) -> int:
+        """`lateness` in ns."""
+        return nanoseconds(self.lateness)
 
     @property
     def schema(self) -> pa.Schema:

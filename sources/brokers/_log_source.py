@@ -53,7 +53,7 @@ class LogSource(SourceSpec):
         """The log, from its `start` or behind a `Log.position`. Raises MissingExtraError."""
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

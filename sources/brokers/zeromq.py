@@ -98,7 +98,7 @@ class Zmq(SourceSpec):
             object.__setattr__(self, "duration", nanoseconds(self.duration))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 
@@ -127,7 +127,6 @@ class Zmq(SourceSpec):
             most=self.most,
             duration_ns=None if self.duration is None else nanoseconds(self.duration),
             tape=self._tape if self.record is not None else None,
-            fetch=self.codec.fetch,
         )
 
     def _tape(self) -> Tape:

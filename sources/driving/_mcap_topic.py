@@ -61,7 +61,7 @@ class PieceTopic(SourceSpec):
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

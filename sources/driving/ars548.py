@@ -91,7 +91,7 @@ class Ars548(SourceSpec):
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

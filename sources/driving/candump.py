@@ -65,7 +65,7 @@ class Candump(SourceSpec):
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

@@ -177,7 +177,7 @@ class Comma2k19Table(SourceSpec):
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

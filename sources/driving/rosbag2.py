@@ -66,7 +66,7 @@ class Rosbag2Topic(SourceSpec):
         _check_limit(self.max_chunk_bytes)
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 

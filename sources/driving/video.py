@@ -112,7 +112,7 @@ class Video(SourceSpec):
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns: how far packets in decoding order lie behind the newest time."""
         return nanoseconds(self.lateness)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -78,27 +79,6 @@ class CryptoMessages(Codec):
         if self.snapshots is not None:
             return self.snapshots
         return snapshot_url(self.venue) if self.table == "l2" else ""
-
-    def fetch(self, request: Request, inlet: Inlet, context: Context) -> None:
-        """GET a snapshot, again and again for a minute; its symbol is put in front, since it does not say."""
-        from urllib.error import URLError
-        from urllib.request import Request as HttpRequest
-        from urllib.request import urlopen
-
-        retry = Retry(context, _PATIENCE_NS)
-        while not inlet.done:
-            try:
-                asked = HttpRequest(request.url, headers={"User-Agent": "penstock"})
-                with urlopen(asked, timeout=5) as answer:
-                    body = answer.read(_MOST_ANSWER)
-            except (URLError, OSError):
-                if not retry.wait(inlet):
-                    return
-                continue
-            if body.lstrip().startswith(b"{"):
-                data = b'{"symbol":"' + request.note.encode() + b'",' + body.lstrip()[1:]
-                inlet.put(Arrival(context.clock.now_ns(), data, 0, request.channel))
-            return
 
     def describe(self) -> Mapping[str, Any]:
         return asdict(self)
@@ -193,11 +173,32 @@ class _Session(Session):
         names = self._decoder.symbols.names
         wanted = [names[code] for code in self._decoder.books.waiting() if names[code] not in self._asked]
         self._asked.update(wanted)
-        return [Request(self._address.format(symbol=name), _SNAPSHOT, name) for name in wanted]
+        return [partial(_fetch, self._address.format(symbol=name), name) for name in wanted]
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         made: Decoded = payload
         return made
+
+
+def _fetch(url: str, symbol: str, inlet: Inlet, context: Context) -> None:
+    """GET a snapshot, again and again for a minute; its symbol is put in front, since it does not say."""
+    from urllib.error import URLError
+    from urllib.request import Request as HttpRequest
+    from urllib.request import urlopen
+
+    retry = Retry(context, _PATIENCE_NS)
+    while not inlet.done:
+        try:
+            with urlopen(HttpRequest(url, headers={"User-Agent": "penstock"}), timeout=5) as answer:
+                body = answer.read(_MOST_ANSWER)
+        except (URLError, OSError):
+            if not retry.wait(inlet):
+                return
+            continue
+        if body.lstrip().startswith(b"{"):
+            data = b'{"symbol":"' + symbol.encode() + b'",' + body.lstrip()[1:]
+            inlet.put(Arrival(context.clock.now_ns(), data, 0, _SNAPSHOT))
+        return
 
 
 def _symbol_of(text: bytes) -> str:

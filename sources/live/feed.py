@@ -65,7 +65,7 @@ class Live(SourceSpec):
         return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
     @property
-    def lateness_ns(self) -> int:  # type: ignore[override]
+    def lateness_ns(self) -> int:
         """`lateness` in ns."""
         return nanoseconds(self.lateness)
 
@@ -100,7 +100,6 @@ class Live(SourceSpec):
             most=self.most,
             duration_ns=None if self.duration is None else nanoseconds(self.duration),
             tape=self._tape if self.record is not None else None,
-            fetch=self.codec.fetch,
         )
 
     def _tape(self) -> Tape:

@@ -10,7 +10,7 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from .arrival import Arrival
 from .inlet import Inlet
-from .session import Framed, Request, Session
+from .session import Framed, Session
 
 __all__ = ["Line", "LiveReader", "Tape"]
 
@@ -53,14 +53,13 @@ class LiveReader(SourceReader):
         most: int | None = None,
         duration_ns: int | None = None,
         tape: Callable[[], Tape] | None = None,
-        fetch: Callable[[Request, Inlet, Context], None] | None = None,
     ) -> None:
         self._lines, self._session, self._context, self._place = lines, session, context, place
         self._seq = int(position["seq"]) if position is not None else 0
         self._resumed = position is not None
         self._left = most
         self._duration = duration_ns
-        self._make_tape, self._fetch = tape, fetch
+        self._make_tape = tape
         self._inlet = Inlet(context.stop)
         self._threads: list[threading.Thread] = []
         self._index = 0
@@ -123,8 +122,7 @@ class LiveReader(SourceReader):
         if framed is None:
             return
         for request in framed.requests:
-            if self._fetch is not None:
-                self._begin(_fetching(self._fetch, request))
+            self._begin(request)
         noticed = [*framed.noticed, *self._overflow()]
         dropped = dict(framed.dropped)
         if (again := self._inlet.repeated - self._repeated) > 0:
@@ -157,10 +155,6 @@ class LiveReader(SourceReader):
         self._inlet.close()
         for thread in self._threads:
             thread.join(2.0)
-
-
-def _fetching(fetch: Callable[[Request, Inlet, Context], None], request: Request) -> Callable[[Inlet, Context], None]:
-    return lambda inlet, context: fetch(request, inlet, context)
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -7,9 +7,9 @@ order: sequence numbers, books that must stay in step, what was told twice. What
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import pyarrow as pa
 
@@ -21,16 +21,8 @@ from .inlet import Inlet
 __all__ = ["Codec", "Framed", "Request", "Session"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Something the session needs from the sender beside the feed: ``GET url``; the answer arrives on `channel`.
-
-    `note` is for the codec's own use, such as the symbol that was asked for.
-    """
-
-    url: str
-    channel: int
-    note: str = ""
+#: Something the session needs from the sender beside the feed, done in a thread of its own; the answer goes into the inlet.
+Request: TypeAlias = Callable[[Inlet, Context], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +85,6 @@ class Codec(ABC):
     def greeting(self, url: str) -> Sequence[str]:
         """What to send when a line is connected, such as subscriptions."""
         return ()
-
-    def fetch(self, request: Request, inlet: Inlet, context: Context) -> None:
-        """Answer a request of the session into `inlet`; in a thread of its own."""
-        raise NotImplementedError(f"{type(self).__name__} asks for nothing")
 
     def describe(self) -> Mapping[str, Any]:
         """Plain values from which `codec_named` makes it again; kept in recordings."""

@@ -20,7 +20,7 @@ from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
 from . import _dbn_frame_kernels as kernels
 from ._dbn_decode import Decoder
-from ._dbn_layout import SYMBOL_MAPPING, record_layout, record_sizes, rtype_name
+from ._dbn_layout import record_layout, record_sizes, rtype_name
 from ._dbn_metadata import Metadata
 from ._dbn_symbols import SymbolTable
 
@@ -204,8 +204,3 @@ class DbnReader(SourceReader):
 
     def close(self) -> None:
         self._feed.close()
-
-
-def kinds_in(counts: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Records by the name of their type."""
-    return {rtype_name(code): int(counts[code]) for code in np.flatnonzero(counts).tolist() if code != SYMBOL_MAPPING}

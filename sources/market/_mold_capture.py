@@ -98,10 +98,6 @@ class FeedCapture:
         self._before = dict.fromkeys(_DROPS, 0)
         self.position = 0
 
-    def session_name(self, session: int) -> str:
-        """What a session is called."""
-        return self._names[session]
-
     def deliveries(self) -> Iterator[Delivery]:
         """One delivery a piece, and one for what still waited at the end."""
         for piece in self._framer.pieces() if self._framer is not None else ():

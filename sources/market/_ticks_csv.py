@@ -7,7 +7,7 @@ the last of its event depends on the line behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
-from ...pipeline.errors import FormatError
 from ...pipeline.memory import Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
@@ -375,17 +374,3 @@ def wrap(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
             values = values.view(column.type) if storage != column.type else values
         arrays.append(values)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def check_text(head: bytes, path: str) -> Sequence[bytes]:
-    """The first lines of a file of text. Raises FormatError if it is empty or no text."""
-    if not head.strip():
-        raise FormatError(f"{path} is empty")
-    if b"\0" in head[:4096]:
-        raise FormatError(f"{path} begins with {head[:16].hex(' ')}, which is no text")
-    return head.removeprefix(b"\xef\xbb\xbf").splitlines()[:3]
-
-
-def pool_bound(dialect: Dialect) -> int:
-    """Upper bound of a block's bytes: its text, its fields, and its rows."""
-    return READ + LINES * (16 + 9 * len(dialect.fields) + 100 * dialect.rows) + 4 * READ

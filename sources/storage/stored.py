@@ -20,7 +20,6 @@ __all__ = [
     "PathLike",
     "Stored",
     "base_name",
-    "folder_of",
     "is_url",
     "location",
     "open_stored",
@@ -54,12 +53,6 @@ def stored_size(path: PathLike) -> int:
     """Its size in bytes as it is stored. Raises OSError."""
     with open_stored(path) as stored:
         return stored.size
-
-
-def folder_of(path: PathLike) -> str:
-    """Path or URL of the folder a file is in."""
-    text = location(path)
-    return text.rsplit("/", 1)[0] if is_url(path) else str(Path(text).parent)
 
 
 def within(folder: PathLike, name: str) -> str:

@@ -16,7 +16,6 @@ from penstock import read, sources
 from penstock.pipeline.errors import FormatError
 from penstock.sources.storage.stored import (
     base_name,
-    folder_of,
     is_url,
     location,
     open_stored,
@@ -61,7 +60,6 @@ def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
 
 def test_names_are_taken_apart_and_put_together() -> None:
     assert base_name("s3://bucket/day/a.itch.gz?version=3") == "a.itch.gz" == base_name("/x/a.itch.gz")
-    assert folder_of("s3://bucket/day/a.itch") == "s3://bucket/day"
     assert within("s3://bucket/day/", "a/b") == "s3://bucket/day/a/b"
     assert within("/x", "a/b") == "/x/a/b"
     assert location("file:///x/y") == "/x/y"
