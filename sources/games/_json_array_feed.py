@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..storage.feed import Feed
-from ..text._ndjson_reader import LineReader
 from . import _json_array_kernels as kernels
 
-__all__ = ["ArrayFeed", "ArrayReader"]
+__all__ = ["ArrayFeed"]
 
 _READ = 256 << 10
 
@@ -82,13 +81,3 @@ class ArrayFeed(Feed):
 
     def close(self) -> None:
         self._inner.close()
-
-
-class ArrayReader(LineReader):
-    """Reads the lines that `ArrayFeed` makes of a file."""
-
-    def __init__(self, path: str, layout: Any, context: Any, *, at: tuple[str, ...], **options: Any) -> None:
-        super().__init__(path, layout, context, **options)
-        self._whole = False  # the head of the file is no line
-        self._bytes = ArrayFeed(self._bytes, at)
-        self._bytes.seek(self._offset)

@@ -18,11 +18,12 @@ from ...pipeline.context import Context
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.source import Position, Split
 from ..storage.stored import PathLike, location
-from ..storage.unpack import head_of
+from ..storage.unpack import head_of, open_feed
 from ..text.ndjson import Ndjson, game_events
 
 if TYPE_CHECKING:
-    from ._json_array_feed import ArrayReader
+    from ..text._ndjson_reader import LineReader
+    from ._json_array_feed import ArrayFeed
 
 __all__ = ["JsonArray", "array_events", "inspect_json_array", "is_json_array", "open_json_array"]
 
@@ -57,8 +58,23 @@ class JsonArray(Ndjson):
     def _parts(self) -> tuple[str, ...]:
         return tuple(self.at.split(".")) if self.at else ()
 
-    def _reader(self, context: Context, start: Position, stop: int | None) -> ArrayReader:
-        from ._json_array_feed import ArrayReader
+    def _reader(self, context: Context, start: Position, stop: int | None) -> LineReader:
+        from ..text._ndjson_reader import LineReader
+
+        return LineReader(
+            self._lines(),
+            self._layout(),
+            context,
+            path=location(self.path),
+            position=start,
+            stop=None,
+            block_bytes=self.block_bytes,
+            max_line=self.max_line,
+        )
+
+    def _lines(self) -> ArrayFeed:
+        """The elements, a line each. Raises FormatError for what is no JSON document."""
+        from ._json_array_feed import ArrayFeed
 
         path = location(self.path)
         head = head_of(path, 4096)[0].removeprefix(b"\xef\xbb\xbf").lstrip(_SPACE)
@@ -66,16 +82,7 @@ class JsonArray(Ndjson):
             raise FormatError(f"{path} is empty: it holds no JSON document")
         if head[:1] not in (b"[", b"{"):
             raise FormatError(f"{path} is no JSON array or object: it begins with {head[:16]!r}")
-        return ArrayReader(
-            path,
-            self._layout(),
-            context,
-            at=self._parts,
-            position=start,
-            stop=None,
-            block_bytes=self.block_bytes,
-            max_line=self.max_line,
-        )
+        return ArrayFeed(open_feed(path), self._parts)
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """One: where an element begins is known only from all before it."""
@@ -106,17 +113,12 @@ def _keys(path: PathLike) -> set[str]:
     """Keys of the first element that is an object."""
     import json
 
-    from ...pipeline.context import Context
-    from ._json_array_feed import ArrayFeed
-
-    probe = JsonArray(path, columns={}, time="-")
-    reader = probe._reader(Context("probe"), {"offset": 0, "seq": 0, "line": 1}, None)
+    feed = JsonArray(path, columns={}, time="-")._lines()
     try:
-        feed = reader._bytes
         view = memoryview(bytearray(1 << 16))
-        text = bytes(view[: feed.fill(view)]) if isinstance(feed, ArrayFeed) else b""
+        text = bytes(view[: feed.fill(view)])
     finally:
-        reader.close()
+        feed.close()
     for line in text.split(b"\n"):
         try:
             found = json.loads(line)

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import numpy as np
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
@@ -138,17 +137,13 @@ class _Session(Session):
         return Framed(decoded, seq - first_seq, size, noticed, requests=self._requests())
 
     def _decode(self, lines: Sequence[bytes], seq: int, made: Any) -> int:
-        from ..market._crypto_decode import Lines
-        from ..text._ndjson_simd import PADDING
+        from ..text._line_framer import text_of
 
         if not lines:
             return 0
         joined = b"".join(lines)
-        lease = self._pool.take(len(joined) + PADDING)
-        data: Any = lease.array(np.uint8, len(joined) + PADDING)
-        data[: len(joined)] = np.frombuffer(joined, np.uint8)
-        data[len(joined) :] = 0
-        found = self._decoder.decode(Lines(lease, len(joined), self._offset, self._line, seq, len(lines)))
+        text = text_of(joined, self._pool, offset=self._offset, line=self._line, seq=seq, records=len(lines))
+        found = self._decoder.decode(text)
         self._offset += len(joined)
         self._line += len(lines)
         made.batches += found.batches

@@ -22,7 +22,7 @@ from .feed import Live
 from .session import Codec, Framed, Session
 
 if TYPE_CHECKING:
-    from ..text._ndjson_decode import Text
+    from ..text._line_framer import Text
 
 __all__ = ["JsonMessages", "live_events", "live_ndjson"]
 
@@ -77,8 +77,7 @@ class _Session(Session):
         return {"offset": self._offset, "line": self._line}
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
-        from ..text._ndjson_decode import Text
-        from ..text._ndjson_simd import PADDING
+        from ..text._line_framer import text_of
 
         noticed: list[BadRecord] = []
         texts: list[bytes] = []
@@ -94,11 +93,9 @@ class _Session(Session):
                 times.append(arrival.recv_ns)
         texts.append(b"")
         joined = b"\n".join(texts)
-        lease = self._context.pool.take(len(joined) + PADDING)
-        data: Any = lease.array(np.uint8, len(joined) + PADDING)
-        data[: len(joined)] = np.frombuffer(joined, np.uint8)
-        data[len(joined) :] = 0
-        text = Text(lease, len(joined), self._offset, self._line)
+        text = text_of(
+            joined, self._context.pool, offset=self._offset, line=self._line, seq=first_seq, records=len(times)
+        )
         self._offset += len(joined)
         self._line += len(times)
         return Framed(_Lines(text, np.array(times, np.int64)), len(times), len(joined), noticed)
@@ -119,7 +116,7 @@ class _Session(Session):
         lines: _Lines = payload
         if not len(lines.recv):
             return Decoded(())
-        batches, bad = decode_text(lines.text, self._layout, self._context.pool, first_seq, len(lines.recv))
+        batches, bad = decode_text(lines.text, self._layout, self._context.pool)
         if self._stamped:
             batches = [_received(batch, lines.recv, first_seq) for batch in batches]
         return Decoded(batches, bad)

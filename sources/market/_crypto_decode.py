@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord
-from ...pipeline.memory import BufferPool, Lease
+from ...pipeline.memory import BufferPool
+from ..text._line_framer import Text
 from ._crypto_books import Books, complaint
 from ._crypto_kernels import (
     AT,
@@ -44,7 +45,7 @@ from ._crypto_messages import BadMessage, Event, Message
 from ._crypto_object_kernels import AGG_TRADE, BBO, DEPTH, TRADE
 from ._crypto_rows import MOST_SYMBOLS, Rows, Symbols, address
 
-__all__ = ["Layout", "LineDecoder", "Lines", "Made"]
+__all__ = ["Layout", "LineDecoder", "Made"]
 
 _LINE = re.compile(rb"[ \t\r]*([0-9]{1,19})[ \t]+([^ \t].*)", re.DOTALL)
 _KINDS = {"bbo": BBO, "trade": TRADE, "agg_trade": AGG_TRADE, "l2": DEPTH}
@@ -54,21 +55,6 @@ _TEXT_A_LEVEL, _TEXT_A_ROW = 20, 90
 _LEAST_ROOM = 64
 #: Bytes of the shortest level, ``["1","1"],``.
 _LEAST_LEVEL = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Whole lines: `size` bytes at the start of a block of memory, with at least `PADDING` zeros behind them.
-
-    `offset`, `line` (from 1) and `seq` say where the first stands in the recording; `records` how many are not blank.
-    """
-
-    lease: Lease
-    size: int
-    offset: int
-    line: int
-    seq: int
-    records: int
 
 
 @dataclass(slots=True)
@@ -116,7 +102,7 @@ class LineDecoder:
             self._names = list(self.symbols.names)
         return {"symbols": self._names, "books": self.books.save()}
 
-    def decode(self, lines: Lines) -> Made:
+    def decode(self, lines: Text) -> Made:
         """The rows of some lines, in order, the lines that are no messages, and the gaps that they show."""
         work = _Pass(self, lines)
         end, state, kind = work.base + lines.size, work.state, _KINDS[self.layout.table]
@@ -188,7 +174,7 @@ class LineDecoder:
 class _Pass:
     """One pass of a decoder over some lines."""
 
-    def __init__(self, decoder: LineDecoder, lines: Lines) -> None:
+    def __init__(self, decoder: LineDecoder, lines: Text) -> None:
         self._decoder, self._lines, self._layout = decoder, lines, decoder.layout
         self._data = lines.lease.array(np.uint8, lines.size)
         self.base = address(self._data)

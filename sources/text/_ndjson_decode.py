@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...pipeline.columns import ColumnBlock
 from ...pipeline.context import BadRecord
 from ...pipeline.memory import BufferPool, Lease
+from ._line_framer import Text
 from ._ndjson_kernels import (
     AT,
     DEPTH,
@@ -35,27 +36,9 @@ from ._ndjson_slow import BadLine, read_line
 from ._ndjson_text import FULL, GROW, TABLE, gather, hash_text, intern
 from ._ndjson_values import DICTIONARY, FILL, NULLS, TARGET, TEXTS, VALID
 
-__all__ = ["Layout", "Text", "decode_text"]
+__all__ = ["Layout", "decode_text"]
 
 _HIGH = np.uint64(0x8080808080808080)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Whole lines of a file: `size` bytes at the start of a block of memory, zeros behind them.
-
-    `offset` and `line` say where the first stands in the file (line numbers begin at 1). Only at the end of the file may
-    the newline be missing.
-    """
-
-    lease: Lease
-    size: int
-    offset: int
-    line: int
-
-    @property
-    def bytes(self) -> npt.NDArray[np.uint8]:
-        return self.lease.array(np.uint8, self.size)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +216,9 @@ class _Rows:
         return self.block.batch(rows, dictionaries=dictionaries, columns=columns, valid=valid)
 
 
-def decode_text(
-    text: Text, layout: Layout, pool: BufferPool, first_seq: int, records: int
-) -> tuple[list[pa.RecordBatch], list[BadRecord]]:
+def decode_text(text: Text, layout: Layout, pool: BufferPool) -> tuple[list[pa.RecordBatch], list[BadRecord]]:
     """The rows of some lines, in order, and the lines that are no records."""
-    plan = layout.plan
+    plan, first_seq, records = layout.plan, text.seq, text.records
     data = text.bytes
     base = address(data)
     limit = 256 if _is_utf8(data, text.size, text.lease) else 128

@@ -20,7 +20,7 @@ from ...pipeline.errors import GraphError
 from ...pipeline.schema import EVENT_FIELDS, event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location, stored_size
-from ..storage.unpack import head_of
+from ..storage.unpack import head_of, open_feed
 from ._ndjson_detect import is_ndjson
 from ._ndjson_spec import MOST_RECORDS, PERSONAL_KEYS, TIME_UNITS, Column, check_paths, parse_columns, split_path
 
@@ -140,12 +140,17 @@ class Ndjson(SourceSpec):
         return self._reader(context, start, stop)
 
     def _reader(self, context: Context, start: Position, stop: int | None) -> LineReader:
+        from ._ndjson_detect import HEAD_BYTES, check_head
         from ._ndjson_reader import LineReader
 
+        path = location(self.path)
+        if stop is None and not start["offset"]:
+            check_head(head_of(path, HEAD_BYTES)[0], path)
         return LineReader(
-            location(self.path),
+            open_feed(path),
             self._layout(),
             context,
+            path=path,
             position=start,
             stop=stop,
             block_bytes=self.block_bytes,

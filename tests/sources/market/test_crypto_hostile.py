@@ -15,10 +15,10 @@ from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError
 from penstock.pipeline.memory import BufferPool
 from penstock.sources.market._crypto_binance import read_binance
-from penstock.sources.market._crypto_decode import Layout, LineDecoder, Lines, Made
+from penstock.sources.market._crypto_decode import Layout, LineDecoder, Made
 from penstock.sources.market._crypto_tables import TABLES, crypto_schema
 from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw
-from penstock.sources.text._ndjson_simd import PADDING
+from penstock.sources.text._line_framer import text_of
 
 POOL = BufferPool()
 
@@ -31,11 +31,8 @@ def decode(data: bytes, table: str, *, fast: bool, general: Any = read_binance) 
     """Lines through a decoder, with or without the scanner."""
     schema = crypto_schema(table, "tape", "binance-usdm", 9)
     layout = Layout(general, fast, table, schema, 9, None, "FIRST", "tape")
-    lease = POOL.take(len(data) + PADDING)
-    view = lease.array("u1", len(data) + PADDING)
-    view[:] = list(data + bytes(PADDING))
     records = sum(1 for line in data.split(b"\n") if line.strip(b" \t\r"))
-    return LineDecoder(layout, POOL).decode(Lines(lease, len(data), 1000, 7, 30, records))
+    return LineDecoder(layout, POOL).decode(text_of(data, POOL, offset=1000, line=7, seq=30, records=records))
 
 
 def check_equal(data: bytes) -> None:
