@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from .stamp import split_text, unpack
 
 __all__ = ["WebSocketLine"]
 
-#: After the new connection has delivered, the old one is read for as long before it is closed.
+#: Where nothing comes on both connections, the old one is read for as long before it is closed,
 _OVERLAP_NS = 2 * 10**9
-#: Messages that are remembered to tell those that come on both.
-_REMEMBERED = 1 << 14
+#: ... and for as long at most while it has not been read to its end.
+_BEHIND_NS = 20 * 10**9
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class WebSocketLine:
         while not inlet.done:
             if current is None:
                 try:
-                    current = _Connection(self, inlet, context, _Recent())
+                    current = _Connection(self, inlet, context)
                 except (OSError, _websockets().WebSocketException) as error:
                     if retry.wait(inlet):
                         continue
@@ -72,50 +72,56 @@ class WebSocketLine:
             current.close()
 
     def _replaced(self, old: _Connection, inlet: Inlet, context: Context) -> _Connection:
-        """A new connection beside `old`, which is closed once the new one delivers; `old` if there is none to be had."""
-        recent = old.recent
+        """A new connection beside `old`, which is closed once both gave one message; `old` if there is none to be had."""
+        overlap = _Overlap()
+        old.overlap = overlap
         try:
-            new = _Connection(self, inlet, context, recent)
+            new = _Connection(self, inlet, context, overlap)
         except (OSError, _websockets().WebSocketException):
+            old.overlap = None
             old.renew()
             return old
-        recent.both = True
-        reading = threading.Thread(target=old.follow, args=(1 << 62,), name="penstock-rollover", daemon=True)
+        reading = threading.Thread(target=old.end, name="penstock-rollover", daemon=True)
         reading.start()
-        new.first(_OVERLAP_NS)
+        if not new.meet(old):
+            now = context.clock.now_ns()
+            inlet.put(Arrival(now, b"", self.line, 0, "lost: the old connection was still behind when it was replaced"))
+            inlet.put(Arrival(now, b"", self.line, 0, "connected"))
         old.close()
         reading.join(2.0)
-        recent.both = False
         return new
 
 
-class _Recent:
-    """The last messages of a line: while two connections are followed, what came on one is not taken from the other."""
+class _Overlap:
+    """What came on one of two connections and not yet on the other, so that what comes on both is taken once."""
 
     def __init__(self) -> None:
-        self.both = False
-        self._order: deque[bytes] = deque()
-        self._known: set[bytes] = set()
+        #: Something has come on both: neither lacks what the other gave before.
+        self.met = False
+        self.old_ended = self.over = False
+        self._ahead: tuple[Counter[bytes], Counter[bytes]] = (Counter(), Counter())
         self._lock = threading.Lock()
 
-    def is_new(self, message: bytes) -> bool:
-        """Remember `message`; False if it came on the other connection."""
+    def is_new(self, message: bytes, *, old: bool) -> bool:
+        """Whether `message` has not come on the other connection. It is over with the first that only the new one has."""
         with self._lock:
-            if message in self._known:
-                return not self.both
-            self._known.add(message)
-            self._order.append(message)
-            if len(self._order) > _REMEMBERED:
-                self._known.discard(self._order.popleft())
+            ours, theirs = self._ahead if old else self._ahead[::-1]
+            if theirs[message]:
+                theirs[message] -= 1
+                self.met = True
+                return False
+            ours[message] += 1
+            self.over = self.old_ended and not old
             return True
 
 
 class _Connection:
-    def __init__(self, line: WebSocketLine, inlet: Inlet, context: Context, recent: _Recent) -> None:
+    def __init__(self, line: WebSocketLine, inlet: Inlet, context: Context, overlap: _Overlap | None = None) -> None:
         _websockets()
         from websockets.sync.client import connect
 
-        self._line, self._inlet, self._context, self.recent = line, inlet, context, recent
+        self._line, self._inlet, self._context = line, inlet, context
+        self.overlap, self._old, self._idle = overlap, False, False
         self._resources = ExitStack()
         opening = connect(line.url, max_size=line.limit, open_timeout=10, close_timeout=1)
         self._socket: Any = self._resources.enter_context(opening)
@@ -139,26 +145,39 @@ class _Connection:
                 return reason
         return None
 
-    def first(self, patience_ns: int) -> None:
-        """Wait for the first message, up to `patience_ns`."""
-        until = self._context.clock.monotonic_ns() + patience_ns
-        before = self._taken
-        while self._taken == before and self._context.clock.monotonic_ns() < until and not self._inlet.done:
-            if self._take() is not None:
-                return
+    def end(self) -> None:
+        """Take messages until it is closed, as the old one of two connections."""
+        self._old = True
+        self.follow(1 << 62)
+        if self.overlap is not None:
+            self.overlap.old_ended = True
 
-    _taken = 0
+    def meet(self, old: _Connection) -> bool:
+        """Take messages until one has come on `old` too, or `old` has none left; False if it is still behind."""
+        clock = self._context.clock
+        start = clock.monotonic_ns()
+        while self.overlap is not None and not self.overlap.met and not self._inlet.done:
+            waited = clock.monotonic_ns() - start
+            if waited >= _OVERLAP_NS and old._idle:
+                return True
+            if waited >= _BEHIND_NS:
+                return False
+            if self._take() is not None:
+                return True  # lost again: that is told when it is followed
+        return True
 
     def _take(self) -> str | None:
         try:
             message = self._socket.recv(timeout=0.1)
         except TimeoutError:
+            self._idle = True
             return None
         except _websockets().ConnectionClosed as error:
+            self._idle = True
             return str(error) or "closed"
         came = self._context.clock.now_ns()
-        self._taken += 1
-        if not self.recent.is_new(message.encode() if isinstance(message, str) else message):
+        self._idle = False
+        if self.overlap is not None and self._is_repeated(message):
             self._inlet.repeated += 1
             return None
         if isinstance(message, str):
@@ -172,6 +191,15 @@ class _Connection:
             else:
                 arrival = Arrival(stamped[0], stamped[2], self._line.line, stamped[1])
         return None if self._inlet.put(arrival) else "no longer wanted"
+
+    def _is_repeated(self, message: str | bytes) -> bool:
+        overlap = self.overlap
+        if overlap is None:
+            return False
+        new = overlap.is_new(message.encode() if isinstance(message, str) else message, old=self._old)
+        if overlap.over:
+            self.overlap = None
+        return not new
 
     def close(self) -> None:
         self._closing = True

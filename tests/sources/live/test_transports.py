@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import threading
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from penstock.sources.live.inlet import Inlet
 from penstock.sources.live.json_messages import live_events, live_ndjson
 from penstock.sources.live.raw_messages import RawMessages
 from penstock.sources.live.stamp import pack, split_text, unpack
+from penstock.sources.live.websocket import _Overlap
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
@@ -247,6 +249,34 @@ def test_a_connection_that_gets_old_is_replaced_before_it_is_closed_and_nothing_
     assert bad == []
     assert sorted(numbers(table)) == list(range(150))
     assert set(dropped) <= {"came on the old and the new connection"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    stream=st.lists(
+        st.sampled_from([b"a", b"b", b"heartbeat", *(b"%d" % n for n in range(20))]), min_size=1, max_size=30
+    ),
+    data=st.data(),
+)
+def test_of_two_connections_that_overlap_each_message_is_taken_once(stream: list[bytes], data: Any) -> None:
+    begins = data.draw(st.integers(0, len(stream)), "the new one begins")
+    ends = data.draw(st.integers(begins, len(stream)), "the old one ends")
+    old, new = list(stream[:ends]), list(stream[begins:])
+    unseen = data.draw(st.integers(0, begins), "read from the old one before the overlap")
+    taken, old = old[:unseen], old[unseen:]
+    # what only the old one gave may equal what only the new one gives: that message says no more than that it was sent again
+    expected = Counter(stream) - (Counter(stream[unseen:begins]) & Counter(stream[ends:]))
+    overlap = _Overlap()
+    while old or new:
+        from_old = bool(old) and (not new or data.draw(st.booleans()))
+        overlap.old_ended = not old
+        if overlap.over:
+            taken += new
+            break
+        message = (old if from_old else new).pop(0)
+        if overlap.is_new(message, old=from_old):
+            taken.append(message)
+    assert expected <= Counter(taken) <= Counter(stream)
 
 
 framed = st.lists(st.binary(max_size=40), max_size=12)
