@@ -20,7 +20,7 @@ from . import _slippi_kernels as kernels
 from ._slippi_format import EVENTS, FIRST_FRAME, FRAME_NS, TABLES
 from ._slippi_frames import Resolved
 
-__all__ = ["Rows", "decode_resolved"]
+__all__ = ["Rows", "decode_resolved", "dropped_of"]
 
 #: Where each field ends in its event: an event that is shorter has it not.
 _ENDS = {
@@ -47,24 +47,32 @@ class Rows:
     path: str
 
 
-def decode_resolved(resolved: Resolved, how: Rows, pool: BufferPool, recv_ns: int | None = None) -> Decoded:
-    """Rows, bad records and counted drops of what has been resolved. Pure. `recv_ns`: the capture time, else event time."""
+def decode_resolved(resolved: Resolved, how: Rows, pool: BufferPool, recv_ns: Any = None) -> Decoded:
+    """Rows, bad records and counted drops of what has been resolved. Pure.
+
+    `recv_ns` is the capture time, of all rows or of each; None: event time.
+    """
     batches = [_batch(resolved, how, pool, recv_ns)] if len(resolved.rows) else []
-    dropped = {
-        f"not in game.{how.table}: {EVENTS.get(code, f'event 0x{code:02x}')}": int(resolved.counts[code])
-        for code in np.flatnonzero(resolved.counts).tolist()
-        if code != TABLES[how.table]
-    }
-    dropped |= {"superseded by rollback": resolved.superseded} if resolved.superseded else {}
-    dropped |= {"sent again after the frame was final": resolved.late} if resolved.late else {}
     bad = [
         BadRecord(f"{how.path}, offset {event.offset}", "slippi.event", event.error, event.data, event.seq)
         for event in resolved.bad
     ]
-    return Decoded(batches, bad, dropped)
+    return Decoded(batches, bad, dropped_of(resolved, how.table))
 
 
-def _batch(resolved: Resolved, how: Rows, pool: BufferPool, recv_ns: int | None) -> pa.RecordBatch:
+def dropped_of(resolved: Resolved, table: str) -> dict[str, int]:
+    """Events that are no rows of `table`, by reason."""
+    dropped = {
+        f"not in game.{table}: {EVENTS.get(code, f'event 0x{code:02x}')}": int(resolved.counts[code])
+        for code in np.flatnonzero(resolved.counts).tolist()
+        if code != TABLES[table]
+    }
+    dropped |= {"superseded by rollback": resolved.superseded} if resolved.superseded else {}
+    dropped |= {"sent again after the frame was final": resolved.late} if resolved.late else {}
+    return dropped
+
+
+def _batch(resolved: Resolved, how: Rows, pool: BufferPool, recv_ns: Any) -> pa.RecordBatch:
     count = len(resolved.rows)
     block: Any = ColumnBlock(pool, how.schema, count)
     follower = np.empty(count, np.bool_)

@@ -32,6 +32,7 @@ _SAVED = (
     ("suspect", kernels.SUSPECT),
     ("lost", kernels.LOST),
     ("ended", kernels.ENDED),
+    ("leap", kernels.LEAP),
 )
 _ERRORS = {
     kernels.UNKNOWN: "no event that the table of sizes names begins here; {size} bytes up to the next one are skipped",
@@ -59,7 +60,8 @@ class Resolved:
 
     `first_seq` and `records` number rows and bad events together; `counts` are the events passed, by code; `superseded`
     were sent again before they became final, `late` after it, `missing` are frames that never came. `after` is the position
-    to go on from.
+    to go on from (empty for a connection: `FrameResolver.save` gives it). `stamps` are the times that were given with the bytes that made each event whole; `gaps` the frames
+    (first, last) that a connection jumped over.
     """
 
     rows: npt.NDArray[np.uint8]
@@ -73,6 +75,8 @@ class Resolved:
     missing: int
     after: Mapping[str, Any]
     lease: Lease
+    stamps: npt.NDArray[np.int64]
+    gaps: tuple[tuple[int, int], ...]
 
 
 class FrameResolver:
@@ -80,7 +84,8 @@ class FrameResolver:
 
     `sizes` gives the payload bytes by event code (-1 unknown), `code` the kind (0x37 pre-frame, 0x38 post-frame), `offset`
     where the first bytes stand in the file. `position` is what `Resolved.after` gave; bytes then go on at its ``offset``.
-    `stop_at_end` takes no event behind the game's end.
+    `mode` is ``FILE``, ``TAIL`` (nothing is taken behind the game's end) or ``LIVE``: frames may be jumped over, which is
+    told in `Resolved.gaps`, the next game's start ends this one too, and `first_seq` numbers the first record.
     """
 
     def __init__(
@@ -90,18 +95,21 @@ class FrameResolver:
         *,
         offset: int = 0,
         position: Mapping[str, Any] | None = None,
-        stop_at_end: bool = False,
+        mode: int = kernels.FILE,
+        first_seq: int = 0,
         pool: BufferPool | None = None,
     ) -> None:
-        self._sizes, self._code, self._stop_at_end = sizes, code, stop_at_end
+        self._sizes, self._code, self._mode = sizes, code, mode
         self._pool = pool if pool is not None else BufferPool()
         self._ring = np.zeros((kernels.RING, kernels.SLOTS, kernels.STRIDE), np.uint8)
         self._masks = np.zeros(kernels.RING, np.uint8)
+        self._stamps = np.zeros((kernels.RING, kernels.SLOTS), np.int64)
         self._state = np.zeros(kernels.STATE, np.int64)
         self._state[kernels.NEXT] = FIRST_FRAME
         for place in (kernels.NEWEST, kernels.STORED, kernels.FINAL):
             self._state[place] = FIRST_FRAME - 1
         self._state[kernels.SUSPECT] = -(1 << 40)
+        self._state[kernels.SEQ] = first_seq
         self._held: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._base = offset
         if position is not None and "next" in position:
@@ -127,12 +135,20 @@ class FrameResolver:
         """Bytes that wait for the rest of their event."""
         return len(self._held)
 
-    def forget_held(self) -> None:
-        """Drop the bytes that wait for the rest of their event: they turned out to be none."""
-        self._held = self._held[:0]
+    def forget_held(self) -> bytes:
+        """Drop the bytes that wait for the rest of their event: they turned out to be none. Gives them."""
+        dropped, self._held = self._held.tobytes(), self._held[:0]
+        return dropped
 
-    def feed(self, data: bytes | memoryview | npt.NDArray[np.uint8], *, final: bool = False) -> Iterator[Resolved]:
-        """Take the next bytes; `final` says that none follow, and makes every frame final.
+    def lost(self) -> bytes:
+        """The connection was lost: the next event may be of any frame. Gives what came of an event that broke off."""
+        self._state[kernels.LEAP] = 1
+        return self.forget_held()
+
+    def feed(
+        self, data: bytes | memoryview | npt.NDArray[np.uint8], *, final: bool = False, stamp: int = 0
+    ) -> Iterator[Resolved]:
+        """Take the next bytes, which came at `stamp`; `final` says that none follow, and makes every frame final.
 
         What is not taken from the iterator is not resolved: exhaust it before the next call.
         """
@@ -143,6 +159,7 @@ class FrameResolver:
         buffer[: len(self._held)] = self._held
         buffer[len(self._held) :] = fresh
         status = kernels.FULL
+        self._state[kernels.STAMP] = stamp
         closed = False
         while status == kernels.FULL or (final and not closed):
             if status == kernels.MORE:
@@ -161,18 +178,20 @@ class FrameResolver:
         smallest = max(1, int(self._sizes[self._code]) + 1)
         left = filled - int(state[kernels.AT])
         most = min(_MOST_ROWS, left // smallest + kernels.RING * kernels.SLOTS) + kernels.SLOTS
-        lease = self._pool.take(most * (kernels.STRIDE + 8))
+        lease = self._pool.take(most * (kernels.STRIDE + 16))
         seqs: Any = lease.array(np.uint64, most)
-        rows: Any = lease.array(np.uint8, (most, kernels.STRIDE), 8 * most)
+        stamps: Any = lease.array(np.int64, most, 8 * most)
+        rows: Any = lease.array(np.uint8, (most, kernels.STRIDE), 16 * most)
         bad = np.empty((_MOST_BAD, 4), np.int64)
+        gaps = np.empty((_MOST_BAD, 2), np.int64)
         counts = np.zeros(256, np.int64)
         first, begin = int(state[kernels.SEQ]), int(state[kernels.AT])
-        for place in (kernels.ROWS, kernels.BADS, kernels.SUPERSEDED, kernels.LATE, kernels.MISSING):
+        for place in (kernels.ROWS, kernels.BADS, kernels.SUPERSEDED, kernels.LATE, kernels.MISSING, kernels.GAPS):
             state[place] = 0
         status = int(
             kernels.follow(
                 buffer, filled, final, self._sizes, self._code, self._ring, self._masks, rows, seqs, bad, counts, state,
-                self._stop_at_end,
+                self._mode, self._stamps, stamps, gaps,
             )
         )  # fmt: skip
         if int(state[kernels.AT]) == begin and int(state[kernels.SEQ]) == first and not state[kernels.MISSING]:
@@ -189,8 +208,10 @@ class FrameResolver:
             int(state[kernels.SUPERSEDED]),
             int(state[kernels.LATE]),
             int(state[kernels.MISSING]),
-            self.save(),
+            {} if self._mode == kernels.LIVE else self.save(),
             lease,
+            stamps[:count],
+            tuple((int(first), int(last)) for first, last in gaps[: int(state[kernels.GAPS])]),
         )
 
     def _describe(self, buffer: npt.NDArray[np.uint8], kind: int, at: int, size: int, seq: int) -> BadEvent:
@@ -222,7 +243,7 @@ class FrameResolver:
     def _load(self, position: Mapping[str, Any]) -> None:
         self._base = int(position["offset"])
         for name, place in _SAVED:
-            self._state[place] = int(position[name])
+            self._state[place] = int(position.get(name, 0))
         for frame, slot, text in position["open"]:
             data = np.frombuffer(bytes.fromhex(text), np.uint8)
             self._ring[frame % kernels.RING, slot, : len(data)] = data

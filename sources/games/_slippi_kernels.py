@@ -18,14 +18,19 @@ ROLLBACK = 7
 MOST_LOST = 65_536
 
 # Places in the state.
-AT, NEXT, NEWEST, STORED, FINAL, SUSPECT, SEQ, LOST, ENDED, ROWS, BADS, SUPERSEDED, LATE, MISSING, STATE = range(15)
+AT, NEXT, NEWEST, STORED, FINAL, SUSPECT, SEQ, LOST, ENDED, ROWS, BADS, SUPERSEDED, LATE, MISSING = range(14)
+LEAP, STAMP, GAPS, STATE = range(14, 18)
+# What is followed: a whole file, one that is being written, or a connection.
+FILE, TAIL, LIVE = range(3)
+#: Frames by which a connection may jump ahead without a second event that says the same.
+MOST_LEAP = 600
 # Why a call returned.
 MORE, FULL = 0, 1
 # What is wrong with a bad record.
 UNKNOWN, CUT, SHORT, PLAYER, JUMP = range(5)
 
 _NO_SUSPECT = -(1 << 40)
-_FRAME_START, _BOOKEND, _GAME_END = 0x3A, 0x3C, 0x39
+_FRAME_START, _BOOKEND, _GAME_END, _SIZES, _GAME_START = 0x3A, 0x3C, 0x39, 0x35, 0x36
 
 
 @kernel
@@ -40,7 +45,7 @@ def _int32(data: Any, at: Any) -> Any:
 
 
 @kernel
-def _resume_at(data: Any, filled: Any, final: Any, sizes: Any, start: Any, stop: Any, newest: Any) -> Any:
+def _resume_at(data: Any, filled: Any, final: Any, sizes: Any, start: Any, stop: Any, newest: Any, ahead: Any) -> Any:
     """Where the next event that makes sense begins, in ``[start, stop)``; -1 there is none, -2 cannot be told yet."""
     for place in range(start, stop):
         if place >= filled:
@@ -53,7 +58,7 @@ def _resume_at(data: Any, filled: Any, final: Any, sizes: Any, start: Any, stop:
                 continue
             return -2
         frame = _int32(data, place + 1)
-        if frame < newest - RING or frame > newest + RING:
+        if frame < newest - RING or frame > newest + ahead:
             continue
         after = place + 1 + sizes[code]
         if after > filled or (after == filled and not final):
@@ -66,15 +71,30 @@ def _resume_at(data: Any, filled: Any, final: Any, sizes: Any, start: Any, stop:
 
 
 @kernel
+def _is_opening(data: Any, filled: Any, at: Any) -> Any:
+    """1 if a table of sizes with the start of a game behind it begins at `at`, 0 if not, -1 if that cannot be told yet."""
+    if at + 2 > filled:
+        return -1
+    size = np.int64(data[at + 1])
+    if size % 3 != 1 or size < 4:
+        return 0
+    if at + 1 + size >= filled:
+        return -1
+    return 1 if data[at + 1 + size] == _GAME_START else 0
+
+
+@kernel
 def follow(
     data: Any, filled: Any, final: Any, sizes: Any, wanted: Any, ring: Any, masks: Any, rows: Any, seqs: Any, bad: Any,
-    counts: Any, state: Any, stop_at_end: Any,
+    counts: Any, state: Any, mode: Any, ring_stamps: Any, stamps: Any, gaps: Any,
 ) -> Any:  # fmt: skip
     """Follow the events in ``data[:filled]`` from ``state[AT]``; resolved events of code `wanted` go to `rows`, in order of
     frame, player and follower, with their numbers in `seqs`; what is wrong goes to `bad` (kind, at, size, number).
 
     MORE: all that can be told is told; FULL: call again with fresh `rows` and `bad`. `final`: no more bytes follow. Which
-    rows come out, and their numbers, do not depend on how the events are cut.
+    rows come out, and their numbers, do not depend on how the events are cut. `stamps` get ``state[STAMP]`` as it was when
+    the event was whole. With `mode` LIVE frames that were jumped over go to `gaps` (first, last), and the next game ends
+    this one.
     """
     tells = sizes[_BOOKEND] >= 8
     most_rows, most_bad = len(rows), len(bad)
@@ -97,21 +117,31 @@ def follow(
                     for place in range(STRIDE):
                         target[place] = source[place]
                     seqs[row] = state[SEQ]
+                    stamps[row] = ring_stamps[slot_of, slot]
                     state[SEQ] += 1
                     state[ROWS] = row + 1
             masks[slot_of] = 0
             state[NEXT] += 1
-        if state[BADS] + 2 > most_bad:
+        if state[BADS] + 2 > most_bad or state[GAPS] + 1 > len(gaps):
             return FULL
-        if stop_at_end and state[ENDED]:
+        if mode != FILE and state[ENDED]:
             return MORE
         at = state[AT]
         if at >= filled:
             return MORE
         code = data[at]
+        if mode == LIVE and code == _SIZES and not state[LOST]:
+            found = _is_opening(data, filled, at)
+            if found < 0 and not final:
+                return MORE
+            if found > 0:
+                state[ENDED] = 1
+                state[FINAL] = max(state[FINAL], state[NEWEST])
+                continue
         if sizes[code] < 0 or state[LOST]:
             begin = at if state[LOST] else at + 1
-            found = _resume_at(data, filled, final, sizes, begin, at + MOST_LOST, state[NEWEST])
+            ahead = np.int64(1 << 24) if state[LEAP] else np.int64(RING)
+            found = _resume_at(data, filled, final, sizes, begin, at + MOST_LOST, state[NEWEST], ahead)
             if found == -2:
                 return MORE
             end = found if found >= 0 else min(at + MOST_LOST, filled)
@@ -134,17 +164,23 @@ def follow(
                 frame = _int32(data, at + 1)
                 if data[at + 5] > 3:
                     _put(bad, state, PLAYER, at, size)
-                elif frame < -123 or frame < state[NEWEST] - RING:
+                elif frame < -123 or (frame < state[NEWEST] - RING and not state[LEAP]):
                     _put(bad, state, JUMP, at, size)
                 elif frame < state[NEXT]:
                     state[LATE] += 1
                 elif frame > state[NEWEST]:
-                    near = frame == state[SUSPECT] or frame == state[SUSPECT] + 1
+                    near = frame == state[SUSPECT] or frame == state[SUSPECT] + 1 or state[LEAP]
+                    near = near or (mode == LIVE and frame <= state[NEWEST] + MOST_LEAP)
                     if frame != state[NEWEST] + 1 and not near:
                         state[SUSPECT] = frame
                         _put(bad, state, JUMP, at, size)
                     else:
+                        if mode == LIVE and frame > state[NEWEST] + 1:
+                            gaps[state[GAPS], 0] = state[NEWEST] + 1
+                            gaps[state[GAPS], 1] = frame - 1
+                            state[GAPS] += 1
                         state[NEWEST] = frame
+                        state[LEAP] = 0
                         state[SUSPECT] = _NO_SUSPECT
                         behind = RING // 2 if tells else ROLLBACK
                         if frame - 1 - behind > state[FINAL]:
@@ -157,6 +193,7 @@ def follow(
                     if masks[slot_of] & (1 << character):
                         state[SUPERSEDED] += 1
                     masks[slot_of] |= 1 << character
+                    ring_stamps[slot_of, character] = state[STAMP]
                     target, source = ring[slot_of, character], data[at : at + size]
                     kept = size if size < STRIDE else STRIDE
                     for place in range(kept):

@@ -32,6 +32,7 @@ from ._slippi_format import (
     start_ns,
 )
 from ._slippi_frames import FrameResolver, Resolved
+from ._slippi_kernels import TAIL
 
 __all__ = ["SlippiTailReader"]
 
@@ -75,7 +76,7 @@ class SlippiTailReader(SourceReader):
             TABLES[self._table],
             offset=opening.end,
             position=self._position,
-            stop_at_end=True,
+            mode=TAIL,
             pool=self._context.pool,
         )
         lease = self._context.pool.take(_READ)

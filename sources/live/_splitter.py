@@ -8,8 +8,9 @@ from .stamp import HEADER, MAGIC, split_text
 
 __all__ = ["FRAMINGS", "Splitter", "TooLong"]
 
-#: Name to bytes of the length in front of a message (big-endian, as ITCH and most feeds have it); 0 for lines.
-FRAMINGS = {"lines": 0, "u16": 2, "u32": 4}
+#: Name to bytes of the length in front of a message (big-endian, as ITCH and most feeds have it); 0: there is none. With
+#: "bytes" messages are what came at a time, and the codec finds its own way.
+FRAMINGS = {"lines": 0, "u16": 2, "u32": 4, "bytes": 0}
 
 
 class TooLong(Exception):
@@ -21,6 +22,7 @@ class Splitter:
 
     def __init__(self, framing: str, limit: int) -> None:
         self._width, self._limit = FRAMINGS[framing], limit
+        self._bare = framing == "bytes"
         self._held = bytearray()
         self._stamped: bool | None = None
 
@@ -41,6 +43,8 @@ class Splitter:
             yield from self._bodies(HEADER.size)
         elif self._width:
             yield from self._bodies(self._width)
+        elif self._bare:
+            yield from self._pieces()
         else:
             yield from self._lines()
 
@@ -63,6 +67,12 @@ class Splitter:
             at += head + length
         del held[:at]
 
+    def _pieces(self) -> Iterator[tuple[int | None, int, bytes]]:
+        if self._held:
+            piece = bytes(self._held)
+            self._held.clear()
+            yield None, 0, piece
+
     def _lines(self) -> Iterator[tuple[int | None, int, bytes]]:
         held, at = self._held, 0
         while (end := held.find(b"\n", at)) >= 0:
@@ -75,8 +85,10 @@ class Splitter:
             raise TooLong(f"a line of more than {self._limit} bytes")
 
     def finish(self) -> Iterator[tuple[int | None, int, bytes]]:
-        """The last line, if it has no newline."""
-        if not self._stamped and not self._width and self._held.strip():
+        """The last line, if it has no newline; the first bytes, if the stream ends with them."""
+        if self._bare and not self._stamped:
+            yield from self._pieces()
+        elif not self._stamped and not self._width and self._held.strip():
             line = bytes(self._held)
             self._held.clear()
             yield _line(line)

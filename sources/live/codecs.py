@@ -12,6 +12,7 @@ from .itch_packets import MoldPackets
 from .json_messages import JsonMessages
 from .raw_messages import RawMessages
 from .session import Codec
+from .slippi_events import SlippiEvents
 from .topic_messages import TopicMessages
 
 __all__ = ["codec_named"]
@@ -22,6 +23,7 @@ _CODECS: dict[str, Any] = {
     "json": JsonMessages,
     "mold-itch50": MoldPackets,
     "raw": RawMessages,
+    "slippi": SlippiEvents,
     "topic": TopicMessages,
 }
 

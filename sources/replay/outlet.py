@@ -121,7 +121,7 @@ class TcpOutlet(_Served):
             return stamp + message.data.replace(b"\n", b" ") + b"\n"
         if self._stamped:
             return pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
-        return len(message.data).to_bytes(self._width, "big") + message.data
+        return (len(message.data).to_bytes(self._width, "big") if self._width else b"") + message.data
 
     def close(self) -> None:
         self._closing = True
