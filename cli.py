@@ -284,7 +284,8 @@ def _quarantine_show(arguments: argparse.Namespace) -> int:
     if chosen is None:
         raise PenstockError(f"no record {arguments.record!r} in {arguments.folder}; see penstock quarantine list")
     print(
-        f"step       {chosen.step}\nplace      {chosen.place}\noperation  {chosen.operation}\nerror      {chosen.error}"
+        f"step       {chosen.step}\nplace      {chosen.place}\noperation  {chosen.operation}\nerror      {chosen.error}\n"
+        f"decoder    {chosen.decoder or 'unknown'}"
     )
     data = chosen.data()
     for start in range(0, min(len(data), 512), 16):

@@ -1,6 +1,7 @@
 """The files of a quarantine folder: appended while a run goes on, sorted when it ends.
 
-``run-00000.ndjson`` has one line a record (step, place, operation, error, seq, where its bytes are and their hash),
+``run-00000.ndjson`` has one line a record (step, place, operation, error, seq, the version that put it aside, where its bytes
+are and their hash),
 ``run-00000.blobs`` the bytes, end to end. While the run goes on both carry ``.open`` before the ending.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 
 import xxhash
 
+from ..version import __version__
 from .context import BadRecord
 from .errors import FormatError
 
@@ -22,6 +24,7 @@ __all__ = ["QuarantinedRecord", "RunFiles", "SortKey", "data_digest", "read_quar
 
 _NAME = re.compile(r"run-([0-9]{5})(\.open)?\.ndjson")
 _NUMBERS = re.compile(r"([0-9]{1,18})")
+_DECODER = f"penstock {__version__}"
 
 #: Orders records by step, then position in the source, then place (numbers in it by value), then the rest.
 SortKey = tuple[Any, ...]
@@ -29,7 +32,10 @@ SortKey = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRecord:
-    """A record found in a quarantine folder. `name` (``"00000:17"``: run and number) tells it from all others."""
+    """A record found in a quarantine folder. `name` (``"00000:17"``: run and number) tells it from all others.
+
+    `decoder` is the version that put it aside (``"penstock 0.1.0"``); None in folders written before it was kept.
+    """
 
     name: str
     step: str
@@ -41,6 +47,7 @@ class QuarantinedRecord:
     digest: str
     blobs: Path
     offset: int
+    decoder: str | None = None
 
     def data(self) -> bytes:
         """The bytes of the record, read from the folder now. Raises FormatError if they are not what was written."""
@@ -120,7 +127,9 @@ class RunFiles:
         self._blobs = self._open.with_suffix(".blobs").open("r+b")
         self._offset = self._blobs.seek(0, 2)
         partial = self._open.with_suffix(".part")
-        partial.write_bytes(b"".join(_line(r.step, _without_data(r), r.digest, r.offset, r.nbytes) for r in whole))
+        partial.write_bytes(
+            b"".join(_line(r.step, _without_data(r), r.digest, r.offset, r.nbytes, r.decoder) for r in whole)
+        )
         partial.replace(self._open)
         self._index = self._open.open("ab")
 
@@ -150,7 +159,7 @@ class RunFiles:
         """Write `record` so that it survives this process: its bytes first, then the line that names them."""
         self._blobs.write(record.data)
         self._blobs.flush()
-        self._index.write(_line(step, record, digest, self._offset))
+        self._index.write(_line(step, record, digest, self._offset, len(record.data), _DECODER))
         self._index.flush()
         self._offset += len(record.data)
 
@@ -164,7 +173,7 @@ class RunFiles:
             for item in records:
                 data = _bytes_of(unsorted, item)
                 blobs.write(data)
-                index.write(_line(item.step, _without_data(item), item.digest, offset, len(data)))
+                index.write(_line(item.step, _without_data(item), item.digest, offset, len(data), item.decoder))
                 offset += len(data)
         blobs_path.replace(self._final.with_suffix(".blobs"))
         index_path.replace(self._final)
@@ -184,16 +193,17 @@ def _sort_key(item: QuarantinedRecord) -> SortKey:
     return sort_key(item.step, _without_data(item), item.digest)
 
 
-def _line(step: str, record: BadRecord, digest: str, offset: int, nbytes: int | None = None) -> bytes:
+def _line(step: str, record: BadRecord, digest: str, offset: int, nbytes: int, decoder: str | None) -> bytes:
     fields = {
         "step": step,
         "seq": record.seq,
         "place": record.place,
         "operation": record.operation,
         "error": record.error,
-        "nbytes": len(record.data) if nbytes is None else nbytes,
+        "nbytes": nbytes,
         "offset": offset,
         "xxh3_128": digest,
+        "decoder": decoder,
     }
     return json.dumps(fields).encode() + b"\n"
 
@@ -218,12 +228,12 @@ def _lines(index: Path, *, finished: bool) -> Iterator[QuarantinedRecord]:
 
 def _parse(line: Any, blobs: Path) -> QuarantinedRecord:
     step, place, operation, error, digest = (line[n] for n in ("step", "place", "operation", "error", "xxh3_128"))
-    nbytes, offset, seq = line["nbytes"], line["offset"], line["seq"]
-    if not all(isinstance(text, str) for text in (step, place, operation, error, digest)):
+    nbytes, offset, seq, decoder = line["nbytes"], line["offset"], line["seq"], line.get("decoder")
+    if not all(isinstance(text, str) for text in (step, place, operation, error, digest, decoder or "")):
         raise TypeError("a text is missing")
     if not all(isinstance(number, int) for number in (nbytes, offset, 0 if seq is None else seq)):
         raise TypeError("a number is missing")
-    return QuarantinedRecord("", step, place, operation, error, seq, nbytes, digest, blobs, offset)
+    return QuarantinedRecord("", step, place, operation, error, seq, nbytes, digest, blobs, offset, decoder)
 
 
 def _bytes_of(file: BinaryIO, item: QuarantinedRecord) -> bytes:

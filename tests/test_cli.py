@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from penstock.cli import main
+from penstock.version import __version__
 
 FLOW = """
 import sys
@@ -132,4 +133,5 @@ def test_quarantined_records_can_be_listed_and_shown(tmp_path: Path, capsys: pyt
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) > 1 and "ValueError: a multiple of fifty" in listed[0]
     assert main(["quarantine", "show", str(folder), listed[0].split()[0]]) == 0
-    assert "00000000  " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "00000000  " in shown and f"decoder    penstock {__version__}" in shown

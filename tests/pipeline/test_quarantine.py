@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import FormatError
 from penstock.pipeline.quarantine import Quarantine, read_quarantine
+from penstock.version import __version__
 
 RECORDS = st.tuples(
     st.sampled_from(["read", "decode", "decode-2"]),
@@ -179,13 +180,39 @@ def test_a_line_that_a_killed_process_did_not_finish_is_not_a_record(tmp_path: P
         assert len(read_quarantine(tmp_path)) == whole[:end].count(b"\n")
 
 
+def test_a_record_says_which_version_put_it_aside(tmp_path: Path) -> None:
+    collector = Quarantine(tmp_path)
+    collector.add("step", bad(1))
+    assert [item.decoder for item in read_quarantine(tmp_path)] == [f"penstock {__version__}"]
+    collector.close()
+    index = tmp_path / "run-00000.ndjson"
+    line = json.loads(index.read_text())
+    assert line.pop("decoder") == f"penstock {__version__}"
+    index.write_text(json.dumps(line) + "\n")  # a folder of a version that did not say
+    assert [item.decoder for item in read_quarantine(tmp_path)] == [None]
+
+
+def test_a_run_that_is_taken_over_keeps_the_versions_that_were_there(tmp_path: Path) -> None:
+    first = Quarantine(tmp_path)
+    first.add("step", bad(1))
+    state = first.snapshot()
+    first.detach()
+    index = tmp_path / "run-00000.open.ndjson"
+    index.write_text(index.read_text().replace(f"penstock {__version__}", "penstock 0.0.1"))
+    second = Quarantine(tmp_path)
+    second.restore(state)
+    second.add("step", bad(2))
+    second.close()
+    assert [item.decoder for item in read_quarantine(tmp_path)] == ["penstock 0.0.1", f"penstock {__version__}"]
+
+
 def test_damage_in_a_finished_run_is_named(tmp_path: Path) -> None:
     collector = Quarantine(tmp_path)
     collector.add("step", bad(1, size=40))
     collector.close()
     index, blobs = tmp_path / "run-00000.ndjson", tmp_path / "run-00000.blobs"
     line = json.loads(index.read_text())
-    for change in ({"offset": -1}, {"nbytes": 1 << 60}, {"seq": "x"}, {"step": 3}):
+    for change in ({"offset": -1}, {"nbytes": 1 << 60}, {"seq": "x"}, {"step": 3}, {"decoder": 3}):
         index.write_text(json.dumps(line | change) + "\n")
         with pytest.raises(FormatError, match="line 1"):
             read_quarantine(tmp_path)
