@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..pipeline.errors import MissingExtraError, StateLimitError
+from ._video_avc import Numbering, numbering_of, slice_of
 from ._video_units import DECODERS, Content, codec_name, content_of, guessed_codec
 
 __all__ = ["Bad", "Lost", "Picture", "Unit", "VideoStream", "av_library"]
@@ -105,6 +106,8 @@ class VideoStream:
     _leads: bool = False
     _sets: bytes = b""
     _prefix: bytes = b""
+    _numbering: Numbering | None = None
+    _reference: int | None = None
     _decoder: Any = None
     _open_entries: set[int] = field(default_factory=set)
     _again: list[Any] = field(default_factory=list)
@@ -153,7 +156,11 @@ class VideoStream:
             yield Lost(LEADING, 1)
             return
         else:
+            self._reference = None if self._leads else self._reference
             self._leads = False
+        if (gap := self._gap(content)) and not self.conceal:
+            yield from self._damaged(unit, gap)
+            return
         yield from self._decode(unit, opens=content.entry == "open" and named == "h265")
 
     def _learn(self, content: Content) -> None:
@@ -161,13 +168,32 @@ class VideoStream:
             self._sets = content.sets
         elif content.sets not in self._sets and len(self._sets) < _PARAMETERS_LIMIT:
             self._sets += content.sets
+        else:
+            return
+        self._numbering = numbering_of(self._sets) if self._codec == "h264" else None
+
+    def _gap(self, content: Content) -> str | None:
+        """What is missing in front of an H.264 picture, by the number it has."""
+        head = slice_of(content.slice, self._numbering) if content.slice else None
+        if head is None or head.number is None or self._numbering is None:
+            self._reference = None
+            return None
+        before, most = self._reference, 1 << self._numbering.bits
+        if head.reference or before is None:
+            self._reference = head.number
+        if head.idr or before is None or head.number in (before, (before + 1) % most):
+            return None
+        return (
+            f"reference pictures in front of it are missing: its number is {head.number}, not {(before + 1) % most} "
+            "(with conceal=True it is decoded all the same)"
+        )
 
     def _begin(self, *, leads: bool) -> None:
         av = av_library()
         self._decoder = decoder = av.CodecContext.create(DECODERS[self._codec or ""], "r")
         decoder.thread_type, decoder.thread_count = "NONE", 1
         decoder.options = {"max_pixels": str(self.max_pixels), **({} if self.conceal else {"err_detect": "explode"})}
-        self._awaiting, self._leads = None, leads
+        self._awaiting, self._leads, self._reference = None, leads, None
 
     def _decode(self, unit: Unit, *, opens: bool) -> Iterator[Event]:
         self._keep(unit)
@@ -255,6 +281,7 @@ class VideoStream:
             "leads": self._leads,
             "sets": self._sets,
             "prefix": self._prefix,
+            "reference": self._reference,
             "open": sorted(self._open_entries),
             "kept": np.array([unit.number for unit in self.kept], np.int64),
             "waiting": np.array(sorted(self.waiting), np.int64),
@@ -276,7 +303,8 @@ class VideoStream:
                 self.waiting[number] = unit
         if self.kept:
             self._decode_again()
-        self._leads = state["leads"]
+        self._leads, self._reference = state["leads"], state["reference"]
+        self._numbering = numbering_of(self._sets) if self._codec == "h264" else None
 
     def _decode_again(self) -> None:
         codec = self._codec or ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._video_avc import slice_of
+
 __all__ = ["DECODERS", "Content", "codec_name", "content_of", "guessed_codec"]
 
 #: FFmpeg's decoder by codec as `cam.encoded` calls it.
@@ -24,8 +26,8 @@ class Content:
 
     `entry` says how decoding may begin here: ``closed`` (nothing in front is needed), ``open`` (the same, but pictures
     that follow in the stream and are shown before it may need what was in front of it) or ``no``. `leading`: it may be
-    such a picture. `picture`: there is one at all. `sets`: the parameter sets, with start codes; `complete`: they begin
-    with a sequence's.
+    such a picture. `picture`: there is one at all. `sets`: the parameter sets, with start codes; `complete`: a sequence's
+    is among them. `slice`: the first bytes of the first slice, of H.264.
     """
 
     entry: str
@@ -33,6 +35,7 @@ class Content:
     picture: bool
     sets: bytes = b""
     complete: bool = True
+    slice: bytes = b""
 
 
 def codec_name(text: str | None) -> str | None:
@@ -75,8 +78,10 @@ def content_of(data: bytes, codec: str) -> Content:
     )
     complete = (7 if avc else 33) in kinds
     if avc:
-        entry, leads = _h264_entry(data, kinds, units), _h264_leads(data, kinds, units)
-        return Content(entry, leads, bool(pictures), sets, complete)
+        first = next((data[at : at + 32] for kind, (at, _) in zip(kinds, units, strict=True) if kind in (1, 2, 5)), b"")
+        head = slice_of(first, None) if first else None
+        leading = head is not None and head.is_b
+        return Content(_h264_entry(data, kinds, units), leading, bool(pictures), sets, complete, first)
     entry = "no"
     if pictures and 16 <= pictures[0] <= 23:
         entry = "closed" if pictures[0] in (19, 20) else "open"
@@ -116,24 +121,3 @@ def _tells_recovery(sei: bytes) -> bool:
             return True
         at += values[1]
     return False
-
-
-def _h264_leads(data: bytes, kinds: list[int], units: list[tuple[int, int]]) -> bool:
-    """Whether its first slice is a B slice."""
-    for kind, (at, end) in zip(kinds, units, strict=True):
-        if kind in (1, 2):
-            bits = int.from_bytes(data[at + 1 : min(end, at + 9)].ljust(8, b"\0"), "big")
-            _, rest = _golomb(bits, 64)
-            slice_type, _ = _golomb(bits, rest)
-            return slice_type % 5 == 1
-    return False
-
-
-def _golomb(bits: int, left: int) -> tuple[int, int]:
-    """An Exp-Golomb number in the lowest `left` bits of `bits`, and how many are left behind it."""
-    bits &= (1 << left) - 1
-    width = left - bits.bit_length() if bits else left
-    if 2 * width + 1 > left:
-        return 0, 0
-    rest = left - 2 * width - 1
-    return (bits >> rest) - 1, rest
