@@ -1,8 +1,8 @@
 """The files of a quarantine folder: appended while a run goes on, sorted when it ends.
 
-``run-00000.ndjson`` has one line a record (step, place, operation, error, seq, the version that put it aside, where its bytes
-are and their hash),
-``run-00000.blobs`` the bytes, end to end. While the run goes on both carry ``.open`` before the ending.
+``run-00000.ndjson`` has one line a record (step, place, operation, error, seq, where its bytes are and their hash, the
+version that put it aside), ``run-00000.blobs`` the bytes, end to end. While the run goes on both carry ``.open`` before the
+ending.
 """
 
 from __future__ import annotations

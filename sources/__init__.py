@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from .games.sc2 import Sc2Replay
     from .games.slippi import Slippi, SlippiTail
     from .inspection import inspect
-    from .live.crypto_messages import live_crypto
+    from .live.crypto_messages import CryptoMessages, live_crypto
     from .live.feed import Live
-    from .live.game_states import live_gsi
-    from .live.itch_packets import live_itch
-    from .live.json_messages import live_events, live_ndjson
-    from .live.topic_messages import live_topic
+    from .live.game_states import GameStates, live_gsi
+    from .live.itch_packets import MoldPackets, live_itch
+    from .live.json_messages import JsonMessages, live_events, live_ndjson
+    from .live.raw_messages import RawMessages
+    from .live.topic_messages import TopicMessages, live_topic
     from .market.binance_csv import BinanceCsv
     from .market.crypto import CryptoRaw
     from .market.dbn import Dbn
@@ -60,23 +61,28 @@ __all__ = [
     "BinanceCsv",
     "Candump",
     "Comma2k19",
+    "CryptoMessages",
     "CryptoRaw",
     "Dbn",
     "Files",
+    "GameStates",
     "Iex",
     "Itch",
     "JsonArray",
+    "JsonMessages",
     "Kafka",
     "Kitti",
     "Live",
     "Lobster",
     "Mcap",
     "MoldItch",
+    "MoldPackets",
     "Ndjson",
     "NuScenes",
     "Osr",
     "ParquetTicks",
     "Pcap",
+    "RawMessages",
     "Recording",
     "RedisStream",
     "Rosbag1",
@@ -87,6 +93,7 @@ __all__ = [
     "SlippiTail",
     "Srr520",
     "Tardis",
+    "TopicMessages",
     "Video",
     "Zmq",
     "files",
@@ -126,12 +133,25 @@ _MODULES = {
     "games.sc2": ("Sc2Replay",),
     "games.slippi": ("Slippi", "SlippiTail"),
     "inspection": ("inspect",),
-    "live.crypto_messages": ("live_crypto",),
+    "live.crypto_messages": (
+        "CryptoMessages",
+        "live_crypto",
+    ),
     "live.feed": ("Live",),
-    "live.game_states": ("live_gsi",),
-    "live.itch_packets": ("live_itch",),
-    "live.json_messages": ("live_events", "live_ndjson"),
-    "live.topic_messages": ("live_topic",),
+    "live.game_states": (
+        "GameStates",
+        "live_gsi",
+    ),
+    "live.itch_packets": (
+        "MoldPackets",
+        "live_itch",
+    ),
+    "live.json_messages": ("JsonMessages", "live_events", "live_ndjson"),
+    "live.raw_messages": ("RawMessages",),
+    "live.topic_messages": (
+        "TopicMessages",
+        "live_topic",
+    ),
     "market.binance_csv": ("BinanceCsv",),
     "market.crypto": ("CryptoRaw",),
     "market.dbn": ("Dbn",),
