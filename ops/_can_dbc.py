@@ -1,12 +1,14 @@
 """What a DBC file says about a message, as plain values: where each signal's bits are and what they mean.
 
-The text is parsed by `cantools`; nothing of it is left in the result, so a worker that decodes needs neither the library
-nor the file.
+The text is parsed by `cantools`, which also reads KCD, SYM and ARXML; nothing of it is left in the result, so a worker
+that decodes needs neither the library nor the file. A DBC that it refuses is reduced to what says where bits are
+(`_can_dbc_text`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,7 +67,7 @@ class MessageLayout:
 
 
 def messages_of(dbc: str | os.PathLike[str]) -> tuple[MessageLayout, ...]:
-    """All messages of a file, a URL or the text of a DBC itself (it has line ends). Raises GraphError, MissingExtraError.
+    """All messages of a file, a URL or the text of one itself (it has line ends). Raises GraphError, MissingExtraError.
 
     The same file is parsed once.
     """
@@ -101,11 +103,51 @@ def _parsed(text: str) -> tuple[MessageLayout, ...]:
         import cantools
     except ImportError:
         raise MissingExtraError("reading DBC files", "cantools", "can") from None
+    kind = _kind(text)
     try:
-        database: Any = cantools.database.load_string(text, "dbc", strict=False)
+        database: Any = cantools.database.load_string(text, kind, strict=False)
     except Exception as error:  # whatever its parser raises
-        raise GraphError(f"the DBC file cannot be parsed: {' '.join(str(error).split())[:300]}") from None
+        told = " ".join(str(error).split())[:300]
+        if kind != "dbc":
+            raise GraphError(f"the {kind.upper()} file cannot be parsed: {told}") from None
+        return _reduced(text, told)
     return tuple(_layout(message) for message in database.messages)
+
+
+def _kind(text: str) -> str:
+    """What cantools calls the format of a file: by its content, since a name tells less."""
+    head = text[:4096].lstrip("\ufeff \t\r\n")
+    if head.startswith("<"):
+        return "kcd" if "NetworkDefinition" in head else "arxml"
+    return "sym" if re.search(r"^\s*FormatVersion\s*=", head, re.M) else "dbc"
+
+
+def _reduced(text: str, refused: str) -> tuple[MessageLayout, ...]:
+    """The messages of a DBC that cantools `refused`, by its statements about bits alone."""
+    import cantools
+
+    from ._can_dbc_text import reduced
+
+    try:
+        mended = reduced(text)
+        database: Any = cantools.database.load_string(mended.text, "dbc", strict=False)
+    except Exception as error:  # what cantools said of the file as it is tells more than what it says of the rest
+        also = f"; without what is not needed: {error}" if isinstance(error, ValueError) else ""
+        raise GraphError(f"the DBC file cannot be parsed: {refused}{also}") from None
+    loaded = {message.name: message for message in database.messages}
+    layouts = []
+    for i, told in enumerate(mended.messages):
+        if told.number is None:
+            problem = f"message {told.name!r} has the identifier 0x{told.key:x}, which no CAN frame has"
+            layouts.append(MessageLayout(told.name, told.key, True, (), (), problem))
+            continue
+        message = loaded[f"M{i}"]
+        for signal in message.signals:
+            signal.multiplexer_signal = told.signals.get(signal.multiplexer_signal)
+            signal.name = told.signals[signal.name]
+        message.name = told.name
+        layouts.append(_layout(message))
+    return tuple(layouts)
 
 
 def _layout(message: Any) -> MessageLayout:

@@ -43,7 +43,9 @@ _PDU1, _PDU2 = 0x03FF0000, 0x03FFFF00
 class CanSignals(OperatorSpec):
     """Decode the signals of one CAN message.
 
-    `dbc` is a DBC file (path or fsspec URL, or its text), `message` a name or identifier in it. In: ``can.frame`` rows.
+    `dbc` is a DBC file (path or fsspec URL, or its text), or one in KCD, SYM 6.0 or ARXML, told by its content; `message` is
+    a name or identifier in it. What is wrong in a DBC beside its signals' bits (names that begin with a digit, statements
+    about signals that are gone, 29-bit identifiers that are not marked as such) does not matter. In: ``can.frame`` rows.
     Out, for each frame of the message: the three event columns and one float64 column a signal, in the file's order of
     bits, ``raw * scale + offset``; null where a multiplexed signal is not in the frame (also where no signal has the
     selector's value). A signal named like an event column becomes ``<message>_<signal>``. With `labels`, each signal with a
@@ -96,7 +98,7 @@ class CanSignals(OperatorSpec):
     def all(cls, dbc: str | os.PathLike[str], **options: Any) -> dict[str, CanSignals]:
         """One operator for each message of `dbc` that has signals, by its name; `options` as for one.
 
-        Messages that no single frame can hold (those of transport protocols) are left out.
+        Messages that no single frame can hold (those of transport protocols, of impossible identifiers) are left out.
         """
         return {m.name: cls(dbc, m.name, **options) for m in messages_of(dbc) if m.signals}
 

@@ -271,6 +271,84 @@ def test_a_message_longer_than_a_frame_does_not_spoil_the_others() -> None:
         CanSignals(text, "LONG")
 
 
+SLOPPY = """VERSION ""
+BU_ ECU
+CM_ "no semicolon"
+BO_ 275 2017_5: 8 XXX
+ SG_ 0_COUNTER : 35|4@0+ (.25,-0) [0|255] "n" XXX
+
+BO_ 103637043 WIDE : 2 XXX
+ SG_ MODE M : 0|8@1+ (1,0) [0|3] "" XXX
+ SG_ LEVEL m1 : 8|8@1- (2,0) [0|3] "" XXX
+BO_ 1075054137 GATEWAY: 8 XXX
+ SG_ ID : 7|8@0+ (1,0) [0|0] "" XXX
+BO_ 9 REAL: 4 XXX
+ SG_ VALUE : 0|32@1- (1,0) [0|0] "" XXX
+CM_ 145 "of what?";
+VAL_ 275 0_COUNTER 1 "one" 2 "two" ;
+VAL_ 275 2_GONE 1 "one";
+VAL_ 103637043 MODE 1 "on"
+  0 "off" ;
+SIG_VALTYPE_ 9 VALUE : 1;
+SG_MUL_VAL_ 103637043 LEVEL MODE 1-1, 4-5;
+"""
+
+
+def test_a_dbc_that_is_wrong_beside_its_bits_is_read() -> None:
+    with pytest.raises(cantools.database.UnsupportedDatabaseFormatError):
+        cantools.database.load_string(SLOPPY, "dbc", strict=False)
+    assert sorted(CanSignals.all(SLOPPY)) == ["2017_5", "REAL", "WIDE"]
+    counter = decoded(CanSignals(SLOPPY, "2017_5", labels=True), frames([(275, bytes([0, 0, 0, 0, 1, 0, 0, 0]))])).rows
+    assert counter["0_COUNTER"].to_pylist() == [0.25]
+    assert counter["0_COUNTER_label"].to_pylist() == ["one"]
+    real = CanSignals(SLOPPY, "REAL")
+    assert decoded(real, frames([(9, np.float32(1.5).tobytes())])).rows["VALUE"].to_pylist() == [1.5]
+    wide = CanSignals(SLOPPY, "WIDE", labels=True)
+    assert (wide.layout.can_id, wide.layout.ext) == (103637043, True)
+    assert wide.layout.signals[1].ranges == ((1, 1), (4, 5))
+    assert wide.layout.signals[0].labels == ((0, "off"), (1, "on"))
+    with pytest.raises(GraphError, match=r"'GATEWAY' has the identifier 0x40140639, which no CAN frame has"):
+        CanSignals(SLOPPY, "GATEWAY")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("BO_ 1 M: 8 X\n SG_ A : 0|x@1+ (1,0) [0|0] X\n", "line 2 is no signal"),
+        (" SG_ A : 0|8@1+ (1,0) [0|0] X\n", "line 1 is a signal of no message"),
+        ("BO_ 1 M 8 X\n", "line 1 is no message"),
+        ("hello\n", "no line begins with BO_"),
+    ],
+)
+def test_a_line_that_says_nothing_of_bits_is_named(text: str, told: str) -> None:
+    with pytest.raises(GraphError, match=told):
+        CanSignals(text, "M")
+
+
+KCD = """<NetworkDefinition xmlns="http://kayak.2codeornot2code.org/1.0">
+ <Document name="n"/><Bus name="b"><Message id="0xB4" length="2" name="SPEED">
+ <Signal name="V" offset="7" length="16" endianess="big"><Value slope="0.01" unit="m/s"/></Signal>
+ </Message></Bus></NetworkDefinition>
+"""
+SYM = """FormatVersion=6.0 // Do not edit this line!
+Title="t"
+{SENDRECEIVE}
+[SPEED]
+ID=0B4h
+DLC=2
+Var=V unsigned 8,16 -m /u:m/s /f:0.01
+"""
+
+
+@pytest.mark.parametrize(("kind", "text"), [("kcd", KCD), ("sym", SYM), ("sym", "// a comment\n" + SYM)])
+def test_other_databases_are_told_by_their_content(kind: str, text: str) -> None:
+    database = cantools.database.load_string(text, kind)
+    [message] = database.messages
+    spec = CanSignals(text, "SPEED")
+    payload = b"\x27\x10"
+    assert decoded(spec, frames([(180, payload)])).rows["V"].to_pylist() == [message.decode(payload)["V"]]
+
+
 def test_specs_carry_the_layout_and_need_no_file_later(tmp_path: Path) -> None:
     path = tmp_path / "car.dbc"
     path.write_text(SPEED, encoding="cp1252")
