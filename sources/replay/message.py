@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 __all__ = ["Message", "Playable"]
@@ -22,10 +22,17 @@ class Playable:
     """A recording that can be served again and again.
 
     `text` says that messages are text (a WebSocket sends text frames, TCP lines), `framing` how they are told apart on a
-    byte stream without stamps, `datagrams` how messages due together are packed for UDP (default: one a datagram).
+    byte stream without stamps (``raw``: they tell it themselves), `datagrams` how messages due together are packed for UDP
+    (default: one a datagram). `greeting` goes out first on every connection. `topics` are the channels by name, `note` says
+    in one line what is sent where that is not what the recording holds. `skipped` counts, by reason, the records that
+    `messages` could not give.
     """
 
     messages: Callable[[], Iterator[Message]]
     text: bool = False
     framing: str = "u32"
     datagrams: Callable[[Iterator[Message]], Iterator[Message]] | None = None
+    greeting: Message | None = None
+    topics: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)

@@ -27,13 +27,22 @@ class Outlet(ABC):
 
     #: Where it listens or sends, once it is open.
     address = ""
+    #: Whether several messages are best given at once.
+    together = False
 
     def __init__(self, clock: Clock, stop: threading.Event, *, stamped: bool) -> None:
         self._clock, self._stop, self._stamped = clock, stop, stamped
+        #: Messages that went nowhere, by reason.
+        self.lost: dict[str, int] = {}
 
     @abstractmethod
     def send(self, message: Message) -> None:
         """Send one message; waits while nobody is there to take it. Raises OSError where it cannot be sent."""
+
+    def send_all(self, messages: Sequence[Message]) -> None:
+        """Send messages that are due together, in order."""
+        for message in messages:
+            self.send(message)
 
     def ready(self, receivers: int) -> bool:
         """Wait for so many receivers; False if the replay is being stopped."""
@@ -90,10 +99,16 @@ def _is_gone(error: Exception) -> bool:
 class TcpOutlet(_Served):
     """Listens on `host`:`port`; messages as lines or behind their length, or stamped."""
 
+    together = True
+
     def __init__(self, host: str, port: int, playable: Playable, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._text, self._width = playable.text, FRAMINGS[playable.framing]
-        self._server = socket.create_server((host, port))
+        self._text, self._width = playable.text, FRAMINGS.get(playable.framing, 0)
+        self._greeting = playable.greeting
+        try:
+            self._server = socket.create_server((host, port))
+        except OSError as error:
+            raise _no_server(error, f"tcp://{host}:{port}") from None
         self._server.settimeout(_PATIENCE_S)
         self.address = f"tcp://{host}:{self._server.getsockname()[1]}"
         self._thread = threading.Thread(target=self._accept, name="penstock-replay-accept", daemon=True)
@@ -110,10 +125,19 @@ class TcpOutlet(_Served):
                 return
             receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             receiver.settimeout(None)
+            try:
+                if self._greeting is not None:
+                    receiver.sendall(self._framed(self._greeting))
+            except OSError:
+                receiver.close()
+                continue
             self._joined(receiver)
 
     def send(self, message: Message) -> None:
         self._to_all(self._framed(message), socket.socket.sendall)
+
+    def send_all(self, messages: Sequence[Message]) -> None:
+        self._to_all(b"".join([self._framed(message) for message in messages]), socket.socket.sendall)
 
     def _framed(self, message: Message) -> bytes:
         if self._text:
@@ -140,15 +164,20 @@ class WebSocketOutlet(_Served):
             from websockets.sync.server import serve
         except ImportError:
             raise MissingExtraError("serving over WebSocket", "websockets", "live") from None
-        self._text = playable.text
-        self._server = serve(self._handle, host, port, compression=None)
+        self._text, self._greeting = playable.text, playable.greeting
+        try:
+            self._server = serve(self._handle, host, port, compression=None)
+        except OSError as error:
+            raise _no_server(error, f"ws://{host}:{port}") from None
         self.address = f"ws://{host}:{self._server.socket.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="penstock-replay-serve", daemon=True)
         self._thread.start()
 
     def _handle(self, connection: Any) -> None:
-        self._joined(connection)
         try:
+            if self._greeting is not None:
+                connection.send(self._framed(self._greeting))
+            self._joined(connection)
             for _ in connection:  # subscriptions are taken and not asked for
                 pass
         except Exception as error:
@@ -158,13 +187,15 @@ class WebSocketOutlet(_Served):
             self._gone(connection)
 
     def send(self, message: Message) -> None:
-        data: str | bytes = message.data
+        self._to_all(self._framed(message), _send)
+
+    def _framed(self, message: Message) -> str | bytes:
         if self._text:
             stamp = f"{message.ts_ns} " if self._stamped else ""
-            data = stamp + message.data.decode("utf-8", "replace")
-        elif self._stamped:
-            data = pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
-        self._to_all(data, _send)
+            return stamp + message.data.decode("utf-8", "replace")
+        if self._stamped:
+            return pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
+        return message.data
 
     def close(self) -> None:
         for connection in list(self._receivers):
@@ -178,27 +209,60 @@ def _send(connection: Any, data: str | bytes) -> None:
 
 
 class UdpOutlet(Outlet):
-    """Sends datagrams to `host`:`port`; multicast ones stay on this machine unless `ttl` says otherwise."""
+    """Sends datagrams to `host`:`port`; multicast ones stay on this machine unless `ttl` says otherwise.
 
-    def __init__(self, host: str, port: int, ttl: int, interface: str, *args: Any, **options: Any) -> None:
+    Raises ConnectionRefusedError if nobody listens there when the first one arrives, as far as that can be told; later ones
+    that are refused are counted.
+    """
+
+    def __init__(
+        self, host: str, port: int, ttl: int, interface: str, playable: Playable, *args: Any, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
-        self._target = (host, port)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
         self.address = f"udp://{host}:{port}"
+        self._greeting = playable.greeting
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+            self._socket.connect((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
+        self._sent = 0
+
+    def ready(self, receivers: int) -> bool:
+        if self._greeting is not None and not self._sent:
+            self.send(self._greeting)
+        return super().ready(receivers)
 
     def send(self, message: Message) -> None:
         data = message.data
         if self._stamped:
             data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel)
         try:
-            self._socket.sendto(data, self._target)
+            self._socket.send(data)
+        except ConnectionRefusedError:  # told of one that was sent before; this one did not go out
+            self._refused()
+            self._send_again(data)
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
-                raise
+                raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
             why = f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
             raise FormatError(why) from None
+        self._sent += 1
+        if self._sent == 1 and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {self.address}")
+
+    def _send_again(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except ConnectionRefusedError:
+            self._refused()
+
+    def _refused(self) -> None:
+        reason = f"datagrams were refused by {self.address}: nobody listened"
+        self.lost[reason] = self.lost.get(reason, 0) + 1
 
     def close(self) -> None:
         self._socket.close()
@@ -212,8 +276,15 @@ class HttpOutlet(Outlet):
         parts = urlsplit(url)
         self._path = parts.path or "/"
         self._kind = "application/json" if playable.text else "application/octet-stream"
+        self._greeting = playable.greeting
         self._connection = HTTPConnection(str(parts.hostname), parts.port or 80, timeout=30)
         self.address = url
+
+    def ready(self, receivers: int) -> bool:
+        if self._greeting is not None:
+            self.send(self._greeting)
+            self._greeting = None
+        return super().ready(receivers)
 
     def send(self, message: Message) -> None:
         headers = {"Content-Type": self._kind}
@@ -225,11 +296,19 @@ class HttpOutlet(Outlet):
             answer.read()
         except HTTPException as error:
             raise ConnectionError(f"{self.address}: {error!r}") from None
+        except ConnectionRefusedError as error:
+            raise ConnectionRefusedError(error.errno, f"nobody listens on {self.address}") from None
+        except OSError as error:
+            raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
         if answer.status // 100 != 2:
             raise PenstockError(f"{self.address} answered {answer.status} {answer.reason}")
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _no_server(error: OSError, address: str) -> OSError:
+    return OSError(error.errno, f"cannot listen on {address}: {error.strerror or error}")
 
 
 def outlet_to(url: str, playable: Playable, clock: Clock, stop: threading.Event, *, stamped: bool) -> Outlet:
@@ -246,9 +325,16 @@ def outlet_to(url: str, playable: Playable, clock: Clock, stop: threading.Event,
     both: Sequence[Any] = (clock, stop)
     if parts.scheme == "udp":
         return UdpOutlet(
-            host, port, int(asked.get("ttl", "0")), asked.get("interface", "127.0.0.1"), *both, stamped=stamped
+            host, port, _ttl(asked, url), asked.get("interface", "127.0.0.1"), playable, *both, stamped=stamped
         )
     if parts.scheme == "http":
         return HttpOutlet(url, playable, *both, stamped=stamped)
     kind = TcpOutlet if parts.scheme == "tcp" else WebSocketOutlet
     return kind(host, port, playable, *both, stamped=stamped)
+
+
+def _ttl(asked: dict[str, str], url: str) -> int:
+    text = asked.get("ttl", "0")
+    if not (text.isdigit() and int(text) < 256):
+        raise GraphError("no time to live", expected="?ttl=0 to 255", got=url)
+    return int(text)

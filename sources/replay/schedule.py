@@ -8,25 +8,35 @@ is skipped.
 from __future__ import annotations
 
 import math
+import os
 import threading
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...pipeline.clock import Clock
+from ...pipeline.clock import Clock, RealClock
+from .steady import Rests
 
 __all__ = ["Pacing", "Schedule"]
 
-#: The last stretch before a message is due is waited for in short steps: a sleep ends up to a millisecond late.
-_CLOSE_NS, _STEP_NS = 1_000_000, 20_000
+#: The last stretch before a message is due is waited for in short steps, since a sleep ends up to a millisecond late, and
+#: the last of all by looking at the clock again and again.
+_CLOSE_NS, _STEP_NS, _SPIN_NS = 1_000_000, 20_000, 150_000
 _BIN_NS, _BINS = 10_000, 20_000
+
+
+def _give_way() -> None:
+    """For systems where a thread cannot give its turn to another."""
+
+
+_next_thread: Callable[[], object] = getattr(os, "sched_yield", _give_way)
 
 
 class Pacing:
     """How far from its due time each message left, in bins of 10 us up to 200 ms."""
 
     def __init__(self) -> None:
-        self._bins: Any = np.zeros(_BINS + 1, np.int64)
+        self._bins = [0] * (_BINS + 1)
         self.count = 0
         self.largest_ns = 0
 
@@ -40,7 +50,7 @@ class Pacing:
         """The error that a share `q` of all messages stayed within, us; the upper edge of its bin."""
         if not self.count:
             return 0.0
-        at = int(np.searchsorted(np.cumsum(self._bins), math.ceil(q * self.count)))
+        at = int(np.searchsorted(np.cumsum(np.array(self._bins, np.int64)), math.ceil(q * self.count)))
         return min((at + 1) * _BIN_NS, max(self.largest_ns, 0)) / 1e3 if at < _BINS else self.largest_ns / 1e3
 
     def report(self) -> dict[str, float]:
@@ -59,6 +69,8 @@ class Schedule:
         if not (speed >= 0 and math.isfinite(speed)):
             raise ValueError(f"speed must be 0 (no pacing) or above, got {speed}")
         self._clock, self._stop, self._speed, self._max_gap = clock, stop, speed, max_gap_ns
+        self._spins = isinstance(clock, RealClock)
+        self._rests: Rests | None = None
         self._started: int | None = None
         self._last: int | None = None
         self._elapsed = 0
@@ -79,14 +91,31 @@ class Schedule:
 
     def wait(self, due: int) -> bool:
         """Wait until `due`; True if the replay is being stopped."""
+        clock = self._clock
         if not self._speed:
             return self._stop.is_set()
-        while (ahead := due - self._clock.monotonic_ns()) > 0:
-            if self._clock.wait_ns(max(ahead - _CLOSE_NS, min(ahead, _STEP_NS)), self._stop):
+        if self._spins:
+            now = clock.monotonic_ns()
+            self._rests = self._rests or Rests(now)
+            self._rests.during(due - now, now)
+        while (ahead := due - clock.monotonic_ns()) > 0:
+            if self._spins and ahead < _SPIN_NS:
+                _next_thread()
+            elif clock.wait_ns(max(ahead - _CLOSE_NS, min(ahead, _STEP_NS)), self._stop):
                 return True
         return self._stop.is_set()
 
-    def left(self, due: int, messages: int = 1) -> None:
-        """So many messages that were due then are out now."""
+    def count_due(self, dues: Sequence[int], start: int) -> int:
+        """How many of `dues` from `start` on have come; at least one."""
+        now = self._clock.monotonic_ns()
+        stop = start + 1
+        while stop < len(dues) and (not self._speed or dues[stop] <= now):
+            stop += 1
+        return stop - start
+
+    def left(self, dues: Sequence[int]) -> None:
+        """The messages that were due then are out now."""
         if self._speed:
-            self.pacing.add(self._clock.monotonic_ns() - due, messages)
+            now = self._clock.monotonic_ns()
+            for due in dues:
+                self.pacing.add(now - due)

@@ -6,23 +6,30 @@ report = replay("game.ndjson.gz", "ws://127.0.0.1:9000", speed=4)
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...pipeline.clock import Clock, RealClock
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError
+from ..storage.stored import PathLike
+from .ahead import read_ahead, several
 from .message import Message, Playable
 from .outlet import Outlet, outlet_to
 from .schedule import Schedule
+from .steady import steady
 
 __all__ = ["ReplayReport", "replay", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a replay sent, and how well it kept its pace. Times in seconds; `pacing` in us, against the due times."""
+    """What a replay sent, and how well it kept its pace. Times in seconds; `pacing` in us, against the due times.
+
+    `skipped` counts, by reason, what could not be sent: records that could not be read, datagrams that nobody took.
+    """
 
     messages: int
     bytes: int
@@ -31,6 +38,7 @@ class ReplayReport:
     speed: float
     pacing: dict[str, float]
     stopped: bool
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def describe(self) -> str:
         """One line for people."""
@@ -42,11 +50,12 @@ class ReplayReport:
             kept += f"{self.pacing['max_us'] / 1e3:.2f} ms at most"
         pace = f"{self.recorded_s / self.elapsed_s:.3g} times the recorded pace" if self.elapsed_s else "at once"
         end = "stopped after" if self.stopped else "sent"
-        return f"{end} {self.messages:,} messages, {self.bytes:,} bytes in {self.elapsed_s:.1f} s, {pace}{kept}"
+        lost = "".join(f"; {count:,} {reason}" for reason, count in sorted(self.skipped.items()))
+        return f"{end} {self.messages:,} messages, {self.bytes:,} bytes in {self.elapsed_s:.1f} s, {pace}{kept}{lost}"
 
 
 def replay(
-    path: str,
+    path: PathLike | Sequence[PathLike],
     to: str,
     *,
     speed: float = 1.0,
@@ -59,16 +68,21 @@ def replay(
     clock: Clock | None = None,
     stop: threading.Event | None = None,
     opened: Callable[[str], None] | None = None,
+    told: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> ReplayReport:
     """Send the messages of the recording `path` to `to` at `speed` times the recorded pace (0: as fast as they go).
 
+    `path` is a file, a folder, a URL, one with wildcards, or several: those are one recording in time order. What has
+    messages of its own (packets, topics, lines, records) is sent as it came; any other format goes out as a JSON line a row.
+
     ``tcp://`` and ``ws://`` are served: the replay begins when `receivers` have connected and waits while there are none.
     ``udp://`` and ``http://`` are sent to. `start` and `end` cut the recording, counted from its first message; `loop` is
     how often it is sent (0: until stopped); gaps longer than `max_gap` are cut to it. With `stamped` each message tells when
-    it was recorded (see `live.stamp`). `opened` hears the address, `progress` messages and recorded ns so far; `options` go
-    to the format (such as `time=` for JSON lines). Raises FormatError for a file that cannot be replayed, OSError.
+    it was recorded (see `live.stamp`). `opened` hears the address, `told` what is sent where that is not plain, `progress`
+    messages and recorded ns so far; `options` go to the format (such as `time=` for JSON lines, `topic=` for recordings of
+    topics, `format=` where the content does not tell it). Raises FormatError for a file that cannot be replayed, OSError.
     """
     from .formats import playable_of
 
@@ -77,13 +91,15 @@ def replay(
     stop = stop if stop is not None else threading.Event()
     if recording.datagrams is not None and to.startswith("udp://"):
         packed, inner = recording.datagrams, recording.messages
-        recording = Playable(lambda: packed(inner()), recording.text, recording.framing)
+        recording = replace(recording, messages=lambda: packed(inner()), datagrams=None)
+    if told is not None and recording.note:
+        told(recording.note)
+    span = (None if start is None else nanoseconds(start), None if end is None else nanoseconds(end))
+    schedule = Schedule(clock, stop, speed=speed, max_gap_ns=None if max_gap is None else nanoseconds(max_gap))
     outlet = outlet_to(to, recording, clock, stop, stamped=stamped)
     try:
         if opened is not None:
             opened(outlet.address)
-        span = (None if start is None else nanoseconds(start), None if end is None else nanoseconds(end))
-        schedule = Schedule(clock, stop, speed=speed, max_gap_ns=None if max_gap is None else nanoseconds(max_gap))
         outlet.ready(receivers)
         return serve(recording, outlet, schedule, clock, stop, span=span, loop=loop, speed=speed, progress=progress)
     finally:
@@ -103,33 +119,53 @@ def serve(
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayReport:
     """Send `recording` through `outlet`; see `replay`."""
+    paced = bool(speed) and isinstance(clock, RealClock)
     began = clock.monotonic_ns()
     messages = size = recorded = rounds = 0
-    while (not loop or rounds < loop) and not stop.is_set():
-        first = last = None
-        for message in _between(recording.messages(), *span):
-            due = schedule.due(message.ts_ns)
-            if schedule.wait(due):
+    with steady(paced):
+        while (not loop or rounds < loop) and not stop.is_set():
+            first = last = None
+            chosen = _between(recording.messages(), *span)
+            with closing(read_ahead(chosen, stop) if paced else several(chosen)) as lists:
+                for sent in _sent(lists, outlet, schedule, stop):
+                    messages += len(sent)
+                    size += sum(len(message.data) for message in sent)
+                    first = sent[0].ts_ns if first is None else first
+                    latest = max(message.ts_ns for message in sent)
+                    last = latest if last is None else max(last, latest)
+                    if progress is not None:
+                        progress(messages, recorded + last - first)
+            if first is None or last is None:
+                if not stop.is_set() and not messages:
+                    raise FormatError("there is no message to replay between start and end")
                 break
-            outlet.send(message)
-            if stop.is_set():
-                break
-            schedule.left(due)
-            messages += 1
-            size += len(message.data)
-            first = message.ts_ns if first is None else first
-            last = message.ts_ns if last is None else max(last, message.ts_ns)
-            if progress is not None:
-                progress(messages, recorded + last - first)
-        if first is None or last is None:
-            if not stop.is_set() and not messages:
-                raise FormatError("there is no message to replay between start and end")
-            break
-        recorded += last - first
-        rounds += 1
-        schedule.again()
+            recorded += last - first
+            rounds += 1
+            schedule.again()
     elapsed = (clock.monotonic_ns() - began) / 1e9
-    return ReplayReport(messages, size, elapsed, recorded / 1e9, speed, schedule.pacing.report(), stop.is_set())
+    skipped = {reason: count for reason, count in {**recording.skipped, **outlet.lost}.items() if count}
+    pacing = schedule.pacing.report()
+    return ReplayReport(messages, size, elapsed, recorded / 1e9, speed, pacing, stop.is_set(), skipped)
+
+
+def _sent(
+    lists: Iterator[list[Message]], outlet: Outlet, schedule: Schedule, stop: threading.Event
+) -> Iterator[list[Message]]:
+    """Send what `lists` hold, each when it is due, what is due by then with it; yields what was sent together."""
+    for held in lists:
+        dues = [schedule.due(message.ts_ns) for message in held]
+        at = 0
+        while at < len(held):
+            if schedule.wait(dues[at]):
+                return
+            count = schedule.count_due(dues, at) if outlet.together else 1
+            together = held[at : at + count]
+            outlet.send_all(together)
+            if stop.is_set():
+                return
+            schedule.left(dues[at : at + count])
+            yield together
+            at += count
 
 
 def _between(messages: Iterator[Message], start: int | None, end: int | None) -> Iterator[Message]:
