@@ -178,6 +178,14 @@ def _bytes(data: Any, p: Any, end: Any, size: Any, base: Any, payload: Any, k: A
 
 
 @kernel
+def _is_transport(data: Any, p: Any, stop: Any) -> Any:
+    """Whether a word is ``J1939TP``: a message put together from frames that the log has as well."""
+    if stop - p != 7 or data[p] != 74 or data[p + 5] != 84 or data[p + 6] != 80:
+        return False
+    return data[p + 1] == 49 and data[p + 2] == 57 and data[p + 3] == 51 and data[p + 4] == 57
+
+
+@kernel
 def _classic_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) -> Any:
     base = 10 if decimal else 16
     if p >= end or not 48 <= data[p] <= 57:
@@ -188,7 +196,7 @@ def _classic_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: 
     stop = token_end(data, p, end)
     if stop - p == 10 and data[p] == 69 and data[p + 5] == 70:  # ErrorFrame
         return 0, 0x20000000, channel, 0, False, False
-    if stop > p and data[stop - 1] == 58:  # Statistic:
+    if stop > p and (data[stop - 1] == 58 or _is_transport(data, p, stop)):  # Statistic:
         return EVENT, 0, 0, 0, False, False
     number, wide, p = _identifier(data, p, end, base)
     if number < 0:
@@ -245,7 +253,7 @@ def _fd_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) 
     _, p = _whole_number(data, p, end, 10)  # duration
     _, p = _whole_number(data, p, end, 10)  # bits
     flags, stop = _number(data, p, end, 16)
-    is_fd = p >= end or flags < 0 or flags & 0x1000 != 0
+    is_fd = p >= end or flags < 0 or flags & 0x1000 != 0 or size > 8
     if not is_fd and flags & 0x10 != 0:
         number, size = number | 0x40000000, min(code, 8)
     return 0, number, channel, size, wide, is_fd

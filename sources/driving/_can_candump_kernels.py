@@ -106,6 +106,7 @@ def frames(
             status[i] = _NAME if codes[i] == -1 else _MANY
             continue
         p = skip_space(data, token_end(data, skip_space(data, p + 1, end), end), end)
+        p = _behind_extra(data, p, end)
         number, digits = np.int64(0), 0
         while p < end and digits < 9 and digit_of(np.int64(data[p])) >= 0:
             number = number * 16 + digit_of(np.int64(data[p]))
@@ -133,6 +134,17 @@ def frames(
         sizes[k] = size
         k += 1
     return k
+
+
+@kernel
+def _behind_extra(data: Any, p: Any, end: Any) -> Any:
+    """Behind ``RX B E``, which ``candump -x`` puts before the identifier: direction, bit rate switch, error state."""
+    if p + 2 > end or data[p + 1] != 88 or (data[p] != 82 and data[p] != 84):
+        return p
+    q = p
+    for _ in range(3):
+        q = skip_space(data, token_end(data, q, end), end)
+    return q
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""SocketCAN logs: what ``candump -l`` and ``candump -ta`` write, plain or packed, as ``can.frame`` rows.
+"""SocketCAN logs: what ``candump -l`` and ``candump -ta`` (also with ``-x``) write, plain or packed, as ``can.frame`` rows.
 
 ::
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Candump", "inspect_candump", "is_candump", "open_candump"]
 
 _HEAD = 1 << 16
-_LINE = re.compile(rb"\(\d{1,10}\.\d{1,9}\)[ \t]+[^ \t]{1,15}[ \t]+[0-9A-Fa-f]{3}(?:[0-9A-Fa-f]{5})?(?:#|[ \t]+\[)")
+_LINE = re.compile(
+    rb"\(\d{1,10}\.\d{1,9}\)[ \t]+[^ \t]{1,15}[ \t]+(?:[RT]X[ \t]+[B-][ \t]+[E-][ \t]+)?"
+    rb"[0-9A-Fa-f]{3}(?:[0-9A-Fa-f]{5})?(?:#|[ \t]+\[)"
+)
 _NAMED = re.compile(rb"\([0-9.]*\)[ \t\r]+([^ \t\r]{1,15})[ \t\r]")
 
 

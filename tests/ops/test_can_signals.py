@@ -327,7 +327,7 @@ def test_a_line_that_says_nothing_of_bits_is_named(text: str, told: str) -> None
 
 KCD = """<NetworkDefinition xmlns="http://kayak.2codeornot2code.org/1.0">
  <Document name="n"/><Bus name="b"><Message id="0xB4" length="2" name="SPEED">
- <Signal name="V" offset="7" length="16" endianess="big"><Value slope="0.01" unit="m/s"/></Signal>
+ <Signal name="V" offset="0" length="16"><Value slope="0.01" unit="m/s"/></Signal>
  </Message></Bus></NetworkDefinition>
 """
 SYM = """FormatVersion=6.0 // Do not edit this line!
@@ -335,8 +335,8 @@ Title="t"
 {SENDRECEIVE}
 [SPEED]
 ID=0B4h
-DLC=2
-Var=V unsigned 8,16 -m /u:m/s /f:0.01
+Len=2
+Var=V unsigned 0,16 /u:m/s /f:0.01
 """
 
 

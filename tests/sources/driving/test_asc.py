@@ -51,6 +51,7 @@ FD = "1 0 d 32 " + " ".join(f"{i:02X}" for i in range(32)) + "  130000  130  303
         (f"1.0 CANFD   3 Tx   123  A_Name  {FD}", {"fd": True, "bus": 3, "data": bytes(range(32)).ljust(64, b"\0")}),
         ("1.0 CANFD 1 Rx 123 0 0 1 1 7F", {"fd": True, "len": 1}),
         ("1.0 CANFD 1 Rx 123 0 0 1 1 7F 1 1 200000", {"fd": False, "len": 1}),
+        ("1.0 CANFD 1 Rx 123 0 0 9 12 " + "7F " * 12 + "1 1 0", {"fd": True, "len": 12}),
         (
             "30.300981 CANFD   3 Tx     50005x  0 1 5 0  140000  73  200050 7a60 46500250",
             {"fd": False, "len": 5, "can_id": 0x50005 | REMOTE, "ext": True},
@@ -76,6 +77,7 @@ def test_a_line_becomes_its_frame(path: Path, line: str, told: dict[str, Any]) -
         "1.0 log trigger event",
         "1.0 // a comment",
         "1.0 J1939TP FEE3p 6 0 0 - Rx d 23 A0",
+        "1.0 1  J1939TP FEE3p 6 0 0 - Rx d 23 A0",
     ],
 )
 def test_other_events_are_counted(path: Path, line: str) -> None:

@@ -59,6 +59,8 @@ FIRST = "(1436509052.249713) vcan0 044#2A366C2B00000000"
         ("(1.0)  can0  123   [0]  remote request", {"len": 0, "can_id": 0x123 | REMOTE}),
         ("(1.0)  can0  20000004   [8]  00 04 00 00 00 00 00 00   ERRORFRAME", {"can_id": ERROR | 4, "len": 8}),
         ("\t(1.0)\tcan0\t123#11  \r", {"len": 1}),
+        ("(1.0)  can0  RX - -  123   [2]  11 22", {"can_id": 0x123, "len": 2, "fd": False}),
+        ("(1.0)  can0  TX B E  12345678  [02]  11 22", {"can_id": 0x12345678, "ext": True, "len": 2, "fd": True}),
     ],
 )
 def test_a_line_becomes_its_frame(path: Path, line: str, told: dict[str, Any]) -> None:
@@ -85,6 +87,8 @@ def test_a_line_becomes_its_frame(path: Path, line: str, told: dict[str, Any]) -
         ("(1.0) a 123456789#11", "identifier"),
         ("(1.0) a 123", "identifier"),
         ("(1.0) a 123 11", "identifier"),
+        ("(1.0) a RX", "identifier"),
+        ("(1.0) a RX - - 12", "identifier"),
         ("(1.0) a 123#1", "hexadecimal"),
         ("(1.0) a 123#1G", "hexadecimal"),
         ("(1.0) a 123#11 22", "behind"),
@@ -224,6 +228,7 @@ def test_inspect_counts_frames_by_interface(path: Path) -> None:
 def test_a_log_is_known_by_its_first_line() -> None:
     assert is_candump(FIRST.encode())
     assert is_candump(b"\n\n (1.5)  can0  044   [8]  2A 36")
+    assert is_candump(b"(1.5)  can0  RX - -  044   [8]  2A 36")
     for other in (b"", b"(1.5) can0", b"{}", b"date Wed", b"S\0\0", b"0.0 1 123 Rx d 0", b"(a) b 123#"):
         assert not is_candump(other)
 
