@@ -9,7 +9,7 @@ import numpy as np
 from ...pipeline.jit import kernel
 from ._cdr_kernels import Bytes, Ints, align, head, move, spare, text, u16, u32
 
-__all__ = ["H264", "H265", "JPEG", "OTHER", "PNG", "gather", "images", "look"]
+__all__ = ["H264", "H265", "JPEG", "OTHER", "PNG", "ends", "gather", "images", "look"]
 
 JPEG, PNG, H264, H265, OTHER = range(5)
 
@@ -21,17 +21,21 @@ def images(
     lengths: Ints,
     log_times: Ints,
     most: int,
+    first: int,
     status: Bytes,
     ts_event: Ints,
-    id_at: Ints,
-    id_size: Ints,
-    format_at: Ints,
-    format_size: Ints,
-    data_at: Ints,
-    data_size: Ints,
-) -> None:
-    """Places of the fields of each message; where ``status[i]`` is not 0 the others are 0."""
+    ts_recv: Ints,
+    seq: Any,
+    places: Ints,
+) -> int:
+    """Rows of the messages whose `status` is 0 and stays so; returns how many.
+
+    ``places[:, row]``: where the frame_id, the format and the picture are, each with its length.
+    """
+    k = 0
     for i in range(starts.shape[0]):
+        if status[i]:
+            continue
         end, origin = starts[i] + lengths[i], starts[i] + 4
         bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i], most)
         kind_at, kind_size, picture_at, picture_size = 0, 0, 0, 0
@@ -50,12 +54,26 @@ def images(
                     bad = 6
                 elif rest > spare(most):
                     bad = 4
-        status[i] = bad
-        good = bad == 0
-        ts_event[i] = stamp if good else 0
-        id_at[i], id_size[i] = (at, size) if good else (0, 0)
-        format_at[i], format_size[i] = (kind_at, kind_size) if good else (0, 0)
-        data_at[i], data_size[i] = (picture_at, picture_size) if good else (0, 0)
+        if bad:
+            status[i] = bad
+            continue
+        ts_event[k], ts_recv[k], seq[k] = stamp, log_times[i], first + i
+        places[0, k], places[1, k] = at, size
+        places[2, k], places[3, k] = kind_at, kind_size
+        places[4, k], places[5, k] = picture_at, picture_size
+        k += 1
+    return k
+
+
+@kernel
+def ends(size: Ints, offsets: Ints) -> int:
+    """Running sums of `size` from 0 on, as Arrow's offsets; returns the last."""
+    total = np.int64(0)
+    offsets[0] = 0
+    for i in range(size.shape[0]):
+        total += size[i]
+        offsets[i + 1] = total
+    return total
 
 
 @kernel
@@ -66,8 +84,12 @@ def gather(b: Bytes, at: Ints, size: Ints, offsets: Ints, out: Bytes) -> None:
 
 
 @kernel
-def look(b: Bytes, at: Ints, size: Ints, codec: Ints, width: Any, height: Any, key: Bytes) -> None:
-    """Codec by signature (`codec` holds what the format text says), width and height (0: not found), key frames."""
+def look(b: Bytes, at: Ints, size: Ints, codec: Ints, width: Any, height: Any, key: Bytes) -> int:
+    """Codec by signature (`codec` holds what the format text says), width and height (0: not found), key frames.
+
+    Returns how many widths were found.
+    """
+    found = 0
     for i in range(at.shape[0]):
         p, end = at[i], at[i] + size[i]
         w: Any = np.int64(0)
@@ -84,6 +106,8 @@ def look(b: Bytes, at: Ints, size: Ints, codec: Ints, width: Any, height: Any, k
         elif codec[i] == 2 or codec[i] == 3:
             key[i] = _is_key(b, p, end, codec[i] == 3)
         width[i], height[i] = w, h
+        found += w > 0
+    return found
 
 
 @kernel

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
+from ._cdr_loads import u16, u32, u64
 
 __all__ = [
     "Bytes",
     "Ints",
     "align",
+    "alike",
     "can_frames",
     "head",
     "imu_samples",
     "intern",
     "move",
+    "same",
     "spare",
     "text",
     "u16",
@@ -33,30 +36,6 @@ __all__ = [
 #: What numba gets: uint8 and int64 arrays.
 Bytes = Any
 Ints = Any
-
-
-@kernel
-def u16(b: Any, p: int, big: bool) -> Any:
-    """Two bytes as int64."""
-    if big:
-        return (np.int64(b[p]) << 8) | np.int64(b[p + 1])
-    return np.int64(b[p]) | (np.int64(b[p + 1]) << 8)
-
-
-@kernel
-def u32(b: Any, p: int, big: bool) -> Any:
-    """Four bytes as a non-negative int64."""
-    if big:
-        return (u16(b, p, True) << 16) | u16(b, p + 2, True)
-    return u16(b, p, False) | (u16(b, p + 2, False) << 16)
-
-
-@kernel
-def u64(b: Any, p: int, big: bool) -> Any:
-    """Eight bytes as the int64 of the same bits."""
-    if big:
-        return (u32(b, p, True) << 32) | u32(b, p + 4, True)
-    return u32(b, p, False) | (u32(b, p + 4, False) << 32)
 
 
 @kernel
@@ -234,7 +213,7 @@ def intern(b: Bytes, at: Ints, size: Ints, codes: Ints, first: Ints, table: Ints
     """
     mask, count = table.shape[0] - 1, 0
     for i in range(at.shape[0]):
-        if i > 0 and codes[i - 1] >= 0 and _same(b, at[i], size[i], at[i - 1], size[i - 1]):
+        if i > 0 and codes[i - 1] >= 0 and size[i] == size[i - 1] and same(b, at[i], at[i - 1], size[i]):
             codes[i] = codes[i - 1]
             continue
         h = np.uint64(14695981039346656037)
@@ -243,7 +222,7 @@ def intern(b: Bytes, at: Ints, size: Ints, codes: Ints, first: Ints, table: Ints
         slot = np.int64((h ^ (h >> np.uint64(29))) & np.uint64(mask))
         while table[slot] >= 0:
             row = first[table[slot]]
-            if _same(b, at[i], size[i], at[row], size[row]):
+            if size[i] == size[row] and same(b, at[i], at[row], size[i]):
                 break
             slot = (slot + 1) & mask
         if table[slot] < 0 and count < first.shape[0]:
@@ -254,10 +233,24 @@ def intern(b: Bytes, at: Ints, size: Ints, codes: Ints, first: Ints, table: Ints
 
 
 @kernel
-def _same(b: Any, p: int, n: int, q: int, m: int) -> bool:
-    if n != m:
-        return False
-    for j in range(n):  # noqa: SIM110 (compiled code knows no generators)
+def same(b: Any, p: int, q: int, n: int) -> bool:
+    """Whether `n` bytes at `p` are those at `q`."""
+    j = 0
+    while j + 8 <= n:
+        if u64(b, p + j, False) != u64(b, q + j, False):
+            return False
+        j += 8
+    while j < n:
         if b[p + j] != b[q + j]:
+            return False
+        j += 1
+    return True
+
+
+@kernel
+def alike(b: Bytes, at: Ints, size: Ints) -> bool:
+    """Whether all byte strings are the same."""
+    for i in range(1, at.shape[0]):  # noqa: SIM110 (compiled code knows no generators)
+        if size[i] != size[0] or not same(b, at[i], at[0], size[0]):
             return False
     return True

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
+from ._cdr_columns import bools
 from ._cdr_program_kernels import (
     BEGIN_FIXED,
     BEGIN_LIST,
@@ -26,7 +27,7 @@ from ._cdr_program_kernels import (
     fill,
     measure,
 )
-from ._cdr_rows import Array, bad_rows, bools
+from ._cdr_rows import Array, bad_rows
 from .cdr import Messages
 from .rosmsg import FixedList, List, MessageTree, Node, Struct, Value
 

@@ -8,22 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
-from ._cdr_image_kernels import gather
-from ._cdr_kernels import intern
+from ._cdr_image_kernels import ends, gather
+from ._cdr_kernels import alike, intern
 
 __all__ = [
     "BAD_LAYOUT",
     "BAD_TIME",
+    "FEW",
     "REASONS",
     "Array",
+    "FrameIds",
     "bad_rows",
-    "bools",
-    "frame_ids",
     "interned",
     "large_binary",
-    "take_rows",
 ]
 
 #: A numpy array.
@@ -46,54 +44,60 @@ REASONS = (
 )
 BAD_TIME, BAD_NAME, BAD_LAYOUT = 7, 9, 10
 _NAMES = 32767
+#: A dictionary of up to so many names is kept for the next block.
+FEW = 100
 
 
 def bad_rows(status: Array) -> list[tuple[int, str]]:
     """``(message, reason)`` where `status` is not 0."""
-    return [(int(i), REASONS[int(status[i])]) for i in np.flatnonzero(status)]
-
-
-def bools(values: Array) -> pa.Array:
-    """Bytes as a boolean column."""
-    bits = np.packbits(values.astype(bool), bitorder="little")
-    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+    return [(int(i), REASONS[int(status[i])]) for i in np.flatnonzero(status)] if status.any() else []
 
 
 def interned(data: Array, at: Array, size: Array) -> tuple[Array, list[bytes]]:
     """A code for each byte string and the strings by code; -1 beyond 32767 different ones."""
-    codes, first = np.zeros(len(at), np.int64), np.empty(min(_NAMES, len(at)), np.int64)
-    table = np.full(1 << (2 * len(first) + 1).bit_length(), -1, np.int64)
-    count = intern(data, at, size, codes, first, table)
+    codes = np.zeros(len(at), np.int64)
+    if alike(data, at, size):
+        first = np.zeros(min(1, len(at)), np.int64)
+        count = len(first)
+    else:
+        first = np.empty(min(_NAMES, len(at)), np.int64)
+        table = np.full(1 << (2 * len(first) + 1).bit_length(), -1, np.int64)
+        count = intern(data, at, size, codes, first, table)
     return codes, [data[at[i] : at[i] + size[i]].tobytes() for i in first[:count]]
 
 
-def frame_ids(data: Array, at: Array, size: Array, status: Array, rows: Array) -> tuple[Array, pa.Array]:
-    """Codes and dictionary of the frame_ids of messages `rows`; `status` is set where one cannot be a name."""
-    codes, values = interned(data, at, size)
-    texts = []
-    for code, value in enumerate(values):
-        try:
-            texts.append(value.decode("utf-8"))
-        except UnicodeDecodeError:
-            texts.append("")
-            status[rows[codes == code]] = BAD_NAME
-    status[rows[codes < 0]] = BAD_NAME
-    return codes, pa.array(texts, pa.utf8())
+class FrameIds:
+    """The frame_ids of messages as a dictionary; the last one is kept, since most blocks have the same. Thread-safe."""
 
+    def __init__(self) -> None:
+        self._last: tuple[list[bytes], pa.Array] = ([], pa.array([], pa.utf8()))
 
-def take_rows(block: ColumnBlock, rows: Array, first: int, ts_event: Array, ts_recv: Array) -> None:
-    """Fill the event columns of `block` with the messages `rows`."""
-    count = len(rows)
-    block["ts_event"][:count] = ts_event[rows]
-    block["ts_recv"][:count] = ts_recv[rows]
-    block["seq"][:count] = (rows + first).astype(np.uint64)
+    def __call__(self, data: Array, at: Array, size: Array) -> tuple[Array, pa.Array, Array | None]:
+        """Codes, the dictionary, and which are no names or one too many (None: all are names)."""
+        codes, values = interned(data, at, size)
+        bad = codes < 0 if len(values) == _NAMES else None
+        known, dictionary = self._last
+        if values == known:
+            return codes, dictionary, bad if bad is not None and bad.any() else None
+        texts = []
+        for code, value in enumerate(values):
+            try:
+                texts.append(value.decode("utf-8"))
+            except UnicodeDecodeError:
+                texts.append("")
+                bad = codes == code if bad is None else bad | (codes == code)
+        dictionary = pa.array(texts, pa.utf8())
+        if bad is not None and bad.any():
+            return codes, dictionary, bad
+        if len(values) <= FEW:
+            self._last = values, dictionary
+        return codes, dictionary, None
 
 
 def large_binary(data: Array, at: Array, size: Array, pool: BufferPool) -> tuple[pa.Array, int]:
     """Pieces of `data` as one column, gathered into leased memory, and how many bytes that moved."""
-    offsets = np.zeros(len(at) + 1, np.int64)
-    np.cumsum(size, out=offsets[1:])
-    total = int(offsets[-1])
+    offsets = np.empty(len(at) + 1, np.int64)
+    total = ends(size, offsets)
     lease = pool.take(total)
     gather(data, at, size, offsets, lease.array(np.uint8, total))
     buffers = [None, pa.py_buffer(offsets), lease.buffer(0, total)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._cdr_kernels import Bytes, Ints, align, head, spare, text, u16, u32, u64
+from ._cdr_kernels import Bytes, Ints, align, head, same, spare, text, u16, u32, u64
 
 __all__ = ["points", "scans"]
 
@@ -19,49 +19,56 @@ def scans(
     lengths: Ints,
     log_times: Ints,
     most: int,
+    first: int,
     status: Bytes,
     ts_event: Ints,
-    id_at: Ints,
-    id_size: Ints,
-    fields_at: Ints,
-    fields_size: Ints,
+    ts_recv: Ints,
+    seq: Any,
+    n_points: Any,
+    places: Ints,
     shape: Ints,
-) -> None:
-    """Places of the fields of each message.
+) -> tuple[int, bool]:
+    """Rows of the messages whose `status` is 0 and stays so; how many, and whether all list the same fields.
 
-    ``shape[i]`` becomes: rows, points in a row, bytes between points, bytes between rows, where the points begin, big
-    endian message, big endian points. The fields list is checked to be whole, not what it says.
+    ``places[:, row]``: where the frame_id and the list of fields are, each with its length. ``shape[row]``: rows, points
+    in a row, bytes between points, bytes between rows, where the points begin, big endian message, big endian points. The
+    list is checked to be whole, not what it says.
     """
+    k, alike = 0, True
     for i in range(starts.shape[0]):
+        if status[i]:
+            continue
         end, origin = starts[i] + lengths[i], starts[i] + 4
         bad, big, stamp, at, size, p = head(b, starts[i], lengths[i], log_times[i], most)
-        listed: Any = np.int64(0)
-        behind: Any = np.int64(0)
-        for j in range(7):
-            shape[i, j] = 0
+        rows, width, listed, step, row_step = 0, 0, 0, 0, 0
+        repeated, other_order = False, False
         if bad == 0:
             p = align(p, origin, 4, most)
             if end - p < 12:
                 bad = 1
         if bad == 0:
-            shape[i, 0], shape[i, 1] = u32(b, p, big), u32(b, p + 4, big)
-            count, listed = u32(b, p + 8, big), p + 8
-            p += 12
-            for _ in range(count):
-                _, n, p = text(b, p, origin, end, big, most)
-                p = align(p, origin, 4, most) + 5
-                p = align(p, origin, 4, most) + 4
-                if n < 0 or p > end:
-                    bad = 3
-                    break
-            behind = p
+            rows, width, listed = u32(b, p, big), u32(b, p + 4, big), p + 8
+            if k > 0 and shape[k - 1, 5] == big and places[3, k - 1] <= end - listed:
+                repeated = same(b, listed, places[2, k - 1], places[3, k - 1])
+            if repeated:
+                p = listed + places[3, k - 1]
+            else:
+                p += 12
+                for _ in range(u32(b, listed, big)):
+                    _, n, p = text(b, p, origin, end, big, most)
+                    p = align(p, origin, 4, most) + 5
+                    p = align(p, origin, 4, most) + 4
+                    if n < 0 or p > end:
+                        bad = 3
+                        break
+        behind = p
         if bad == 0:
             p = align(p + 1, origin, 4, most)
             if end - p < 12:
                 bad = 1
         if bad == 0:
-            shape[i, 2], shape[i, 3], shape[i, 4] = u32(b, p, big), u32(b, p + 4, big), p + 12
-            shape[i, 5], shape[i, 6] = big, b[behind] != 0
+            step, row_step = u32(b, p, big), u32(b, p + 4, big)
+            other_order = b[behind] != 0
             stored = u32(b, p + 8, big)
             rest = end - p - 12 - stored
             if rest < 1:  # is_dense stands behind the points
@@ -69,12 +76,17 @@ def scans(
             elif rest > 1 + spare(most):
                 bad = 4
             else:
-                bad = _fits(shape[i, 0], shape[i, 1], shape[i, 2], shape[i, 3], stored)
-        status[i] = bad
-        good = bad == 0
-        ts_event[i] = stamp if good else 0
-        id_at[i], id_size[i] = (at, size) if good else (0, 0)
-        fields_at[i], fields_size[i] = (listed, behind - listed) if good else (0, 0)
+                bad = _fits(rows, width, step, row_step, stored)
+        if bad:
+            status[i] = bad
+            continue
+        alike = alike and (repeated or k == 0)
+        ts_event[k], ts_recv[k], seq[k], n_points[k] = stamp, log_times[i], first + i, rows * width
+        places[0, k], places[1, k], places[2, k], places[3, k] = at, size, listed, behind - listed
+        shape[k, 0], shape[k, 1], shape[k, 2], shape[k, 3] = rows, width, step, row_step
+        shape[k, 4], shape[k, 5], shape[k, 6] = p + 12, big, other_order
+        k += 1
+    return k, alike
 
 
 @kernel
@@ -111,6 +123,10 @@ def _number(b: Any, p: int, kind: int, big: bool) -> Any:
     return np.float64(np.int8(b[p]))
 
 
+#: Points whose columns are filled one after the other: their bytes stay in the nearest cache.
+_RUN = 512
+
+
 @kernel
 def points(
     b: Bytes,
@@ -118,6 +134,7 @@ def points(
     layout: Ints,
     offsets: Any,
     layouts: Ints,
+    plain: Bytes,
     floats: Any,
     track: Any,
     flags: Any,
@@ -127,31 +144,87 @@ def points(
 
     ``layouts[k, c]`` is byte offset and datatype of column `c` (-1: none) in layout `k`; columns are the six of `floats`
     (x, y, z, vr, rcs, snr), then `track`, then `flags`. ``valid[c]`` is cleared where a point has no value: the field is
-    missing, or an integer column's value is not a whole number in its range.
+    missing, or an integer column's value is not a whole number in its range. Where ``plain[c]`` is 1 every value is
+    there, and where it is 2 none is: `valid` is then not touched, nor in the second case the column.
     """
-    for i in range(shape.shape[0]):
-        k = layout[i]
+    for i in range(layout.shape[0]):
+        k, step = layout[i], shape[i, 2]
         big = shape[i, 6] != 0
-        for c in range(8):
-            at, kind = layouts[k, c, 0], layouts[k, c, 1]
-            q = np.int64(offsets[i])
-            for row in range(shape[i, 0]):
-                p = shape[i, 4] + row * shape[i, 3] + at
-                for _ in range(shape[i, 1]):
-                    value: Any = 0.0
-                    there = at >= 0
-                    if there:
-                        value = _number(b, p, kind, big)
-                    if c < 6:
-                        floats[c, q] = np.float32(value)
+        q = np.int64(offsets[i])
+        for row in range(shape[i, 0]):
+            p = shape[i, 4] + row * shape[i, 3]
+            for begun in range(0, shape[i, 1], _RUN):
+                count = min(_RUN, shape[i, 1] - begun)
+                for c in range(8):
+                    if plain[c] == 2:
+                        continue
+                    at, kind = layouts[k, c, 0], layouts[k, c, 1]
+                    if plain[c] == 0:
+                        _checked(b, p + at, step, count, kind, big, at >= 0, c, q, floats, track, flags, valid[c])
+                    elif c == 6:
+                        _whole(b, p + at, step, count, kind, big, track[q : q + count])
+                    elif c == 7:
+                        _whole(b, p + at, step, count, kind, big, flags[q : q + count])
                     else:
-                        top = 4294967295.0 if c == 6 else 65535.0
-                        if not (0.0 <= value <= top) or value != np.floor(value):
-                            there, value = False, 0.0
-                        if c == 6:
-                            track[q] = np.uint32(value)
-                        else:
-                            flags[q] = np.uint16(value)
-                    valid[c, q] = there
-                    q += 1
-                    p += shape[i, 2]
+                        _floats(b, p + at, step, count, kind, big, floats[c, q : q + count])
+                q += count
+                p += count * step
+
+
+@kernel
+def _floats(b: Any, p: int, step: int, count: int, kind: int, big: bool, out: Any) -> None:
+    if kind == 7 and not big:
+        for j in range(count):
+            out[j] = np.uint32(u32(b, p + j * step, False)).view(np.float32)
+        return
+    for j in range(count):
+        out[j] = np.float32(_number(b, p + j * step, kind, big))
+
+
+@kernel
+def _whole(b: Any, p: int, step: int, count: int, kind: int, big: bool, out: Any) -> None:
+    """Unsigned fields into a column at least as wide."""
+    if kind == 6:
+        for j in range(count):
+            out[j] = u32(b, p + j * step, big)
+    elif kind == 4:
+        for j in range(count):
+            out[j] = u16(b, p + j * step, big)
+    else:
+        for j in range(count):
+            out[j] = b[p + j * step]
+
+
+@kernel
+def _checked(
+    b: Any,
+    p: int,
+    step: int,
+    count: int,
+    kind: int,
+    big: bool,
+    given: bool,
+    c: int,
+    q: int,
+    floats: Any,
+    track: Any,
+    flags: Any,
+    valid: Any,
+) -> None:
+    for j in range(q, q + count):
+        value: Any = 0.0
+        there = given
+        if there:
+            value = _number(b, p, kind, big)
+        if c < 6:
+            floats[c, j] = np.float32(value)
+        else:
+            top = 4294967295.0 if c == 6 else 65535.0
+            if not (0.0 <= value <= top) or value != np.floor(value):
+                there, value = False, 0.0
+            if c == 6:
+                track[j] = np.uint32(value)
+            else:
+                flags[j] = np.uint16(value)
+        valid[j] = there
+        p += step

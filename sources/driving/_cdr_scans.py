@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
-from ._cdr_rows import BAD_LAYOUT, Array, bad_rows, frame_ids, interned, take_rows
+from ._cdr_columns import TableColumns, zeros
+from ._cdr_rows import BAD_LAYOUT, BAD_NAME, Array, FrameIds, bad_rows, interned
 from ._cdr_scan_kernels import points, scans
 from .cdr import POINT, Messages
 
@@ -28,90 +28,141 @@ _COLUMNS = (
 )
 #: Bytes of a PointField datatype (sensor_msgs/PointField: INT8 = 1 to FLOAT64 = 8).
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 8: 8}
+#: The datatypes that always fit a column: any for floats, unsigned ones for whole numbers.
+_ALWAYS = (*[set(_SIZES)] * 6, {2, 4, 6}, {2, 4})
+#: The bytes that points of a list that cannot be read would need.
+_UNUSABLE = int(np.iinfo(np.int64).max)
 
 
 class Scans:
     """sensor_msgs/msg/PointCloud2 to `radar.scan`."""
 
     def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
-        self.schema, self._most = schema, most
+        self._most = most
+        self._columns = TableColumns(schema, ("points",))
         self._topics = pa.array([topic], pa.utf8())
+        self._frame_ids, self._layouts = FrameIds(), _Layouts(most)
 
     def __call__(
         self, data: Array, starts: Array, lengths: Array, log_times: Array, first: int, pool: BufferPool
     ) -> Messages:
         rows = len(starts)
-        status, shape = np.zeros(rows, np.uint8), np.empty((rows, 7), np.int64)
-        ts_event, id_at, id_size, fields_at, fields_size = np.empty((5, rows), np.int64)
-        scans(
-            data,
-            starts,
-            lengths,
-            log_times,
-            self._most,
-            status,
-            ts_event,
-            id_at,
-            id_size,
-            fields_at,
-            fields_size,
-            shape,
-        )
-        good = np.flatnonzero(status == 0)
-        codes, ids = frame_ids(data, id_at[good], id_size[good], status, good)
-        layout, columns, extents = _layouts(data, fields_at[good], fields_size[good], shape[good, 5], self._most)
-        empty = (shape[good, 0] == 0) | (shape[good, 1] == 0)
-        status[good[~empty & (extents[layout] > shape[good, 2])]] = BAD_LAYOUT
-        kept = status[good] == 0
-        codes, layout, good = codes[kept], layout[kept], good[kept]
-        count, shape = len(good), shape[good]
-        n_points = shape[:, 0] * shape[:, 1]
-        block = ColumnBlock(pool, self.schema, count)
-        take_rows(block, good, first, ts_event, log_times)
-        block["topic"][:], block["frame_id"][:], block["n_points"][:] = 0, codes, n_points
+        block, status = self._columns.take(pool, rows), np.zeros(rows, np.uint8)
+        places, shape = np.empty((4, rows), np.int64), np.empty((rows, 7), np.int64)
+        while True:
+            count, alike = scans(
+                data, starts, lengths, log_times, self._most, first, status,
+                block["ts_event"], block["ts_recv"], block["seq"], block["n_points"], places, shape,
+            )  # fmt: skip
+            id_at, id_size, fields_at, fields_size = places[:, :count]
+            codes, ids, unnamed = self._frame_ids(data, id_at, id_size)
+            layout, layouts = self._layouts(data, fields_at, fields_size, shape[:count], alike)
+            unread = layouts.unread(layout, shape[:count])
+            if unnamed is None and unread is None:
+                break
+            good = np.flatnonzero(status == 0)
+            if unnamed is not None:
+                status[good[unnamed]] = BAD_NAME
+            if unread is not None:
+                status[good[unread]] = BAD_LAYOUT
+        block["topic"][:count], block["frame_id"][:count] = 0, codes
         batch = block.batch(
             count,
+            {"points": _points(data, shape, layout, layouts, block["n_points"][:count], pool)},
             dictionaries={"topic": self._topics, "frame_id": ids},
-            columns={"points": _points(data, shape, layout, n_points, columns, pool)},
         )
         return Messages(batch, bad_rows(status))
 
 
-def _points(data: Array, shape: Array, layout: Array, n_points: Array, columns: Array, pool: BufferPool) -> pa.Array:
-    offsets = np.zeros(len(n_points) + 1, np.int32)
+def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, n_points: Array, pool: BufferPool) -> pa.Array:
+    rows = len(n_points)
+    offsets = np.zeros(rows + 1, np.int32)
     np.cumsum(n_points, out=offsets[1:])
     total = int(offsets[-1])
     stride = -(-total // 16) * 16
     lease = pool.take(stride * (7 * 4 + 2))
     floats = lease.array(np.float32, (6, stride))
     track, flags = lease.array(np.uint32, total, 24 * stride), lease.array(np.uint16, total, 28 * stride)
-    valid = np.empty((8, total), np.bool_)
-    points(data, shape, layout, offsets, columns, floats, track, flags, valid)
+    valid = np.empty((8, total if layouts.checked else 0), np.bool_)
+    points(data, shape, layout, offsets, layouts.columns, layouts.plain, floats, track, flags, valid)
     children = []
-    for c in range(8):
-        mask = None if valid[c].all() else pa.py_buffer(np.packbits(valid[c], bitorder="little"))
-        kind = POINT.field(c).type
-        values = lease.buffer(c * 4 * stride, total * (kind.bit_width // 8))
+    for c, how in enumerate(layouts.plain.tolist()):
+        kind, width = _KINDS[c]
+        if how == _ABSENT:
+            children.append(pa.Array.from_buffers(kind, total, [zeros(-(-total // 8)), zeros(total * width)]))
+            continue
+        mask = None
+        if how != _PLAIN and not valid[c].all():
+            mask = pa.py_buffer(np.packbits(valid[c], bitorder="little"))
+        values = lease.buffer(c * 4 * stride, total * width)
         children.append(pa.Array.from_buffers(kind, total, [mask, values]))
     structs = pa.Array.from_buffers(POINT, total, [None], children=children)
-    return pa.Array.from_buffers(pa.list_(POINT), len(n_points), [None, pa.py_buffer(offsets)], children=[structs])
+    return pa.Array.from_buffers(_POINTS, rows, [None, pa.py_buffer(offsets)], children=[structs])
 
 
-def _layouts(data: Array, at: Array, size: Array, big: Array, most: int) -> tuple[Array, Array, Array]:
-    """The layout of each message, byte offset and datatype by layout and column, and the bytes a point needs."""
-    codes, values = interned(data, at, size)
-    keys, layout = np.unique(codes * 2 + big, return_inverse=True)
-    columns = np.full((len(keys), 8, 2), -1, np.int64)
-    extents = np.full(len(keys), np.iinfo(np.int64).max)
-    for k, key in enumerate(keys.tolist()):
-        if key >= 0:  # else: one of too many different layouts
-            extents[k] = _columns(values[key // 2], ">" if key % 2 else "<", min(4, most), columns[k])
-    return layout, columns, extents
+_POINTS = pa.list_(POINT)
+_KINDS = [(field.type, field.type.bit_width // 8) for field in POINT]
+#: What a column of points is: filled and checked value by value, filled with what is always there, or never there.
+_CHECKED, _PLAIN, _ABSENT = range(3)
+
+
+class _Layout:
+    """Layouts of points: ``columns[layout, column]`` is byte offset and datatype (-1: none), `extents` bytes of a point."""
+
+    def __init__(self, columns: Array, extents: Array) -> None:
+        self.columns, self.extents = columns, extents
+        self.plain = np.full(8, _CHECKED, np.uint8)
+        for c in range(8):
+            kinds = set(columns[:, c, 1].tolist())
+            if kinds == {-1}:
+                self.plain[c] = _ABSENT
+            elif -1 not in kinds and kinds <= _ALWAYS[c]:
+                self.plain[c] = _PLAIN
+        self.checked = bool((self.plain == _CHECKED).any())
+        self._widest = int(extents.max(initial=0))
+
+    def unread(self, layout: Array, shape: Array) -> Array | None:
+        """Which scans have points that are shorter than their layout (None: none has)."""
+        if len(shape) and self._widest <= shape[:, 2].min():
+            return None
+        empty = (shape[:, 0] == 0) | (shape[:, 1] == 0)
+        wrong = ~empty & (self.extents[layout] > shape[:, 2])
+        return wrong if wrong.any() else None
+
+
+class _Layouts:
+    """The layouts that lists of fields give; the last one is kept, since most blocks have the same. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._unit = min(4, most)
+        self._last: tuple[bytes, bool, _Layout] | None = None
+
+    def __call__(self, data: Array, at: Array, size: Array, shape: Array, alike: bool) -> tuple[Array, _Layout]:
+        """The layout of each message, and the layouts."""
+        if not alike or not len(at):
+            return self._several(data, at, size, shape[:, 5])
+        listed, big = data[at[0] : at[0] + size[0]].tobytes(), bool(shape[0, 5])
+        last = self._last
+        if last is None or last[:2] != (listed, big):
+            last = self._last = listed, big, self._of([(listed, big)])
+        return np.zeros(len(at), np.int64), last[2]
+
+    def _several(self, data: Array, at: Array, size: Array, big: Array) -> tuple[Array, _Layout]:
+        codes, values = interned(data, at, size)
+        keys, layout = np.unique(codes * 2 + big, return_inverse=True)
+        return layout, self._of([(values[k // 2] if k >= 0 else b"", bool(k % 2)) for k in keys.tolist()])
+
+    def _of(self, lists: list[tuple[bytes, bool]]) -> _Layout:
+        columns = np.full((len(lists), 8, 2), -1, np.int64)
+        extents = np.full(len(lists), _UNUSABLE)
+        for k, (listed, big) in enumerate(lists):
+            if listed:  # else: one of too many different layouts
+                extents[k] = _columns(listed, ">" if big else "<", self._unit, columns[k])
+        return _Layout(columns, extents)
 
 
 def _columns(listed: bytes, order: str, unit: int, columns: Array) -> int:
     """Fill `columns` from a whole PointField list aligned to `unit`; returns the bytes a point needs."""
-    unusable = int(np.iinfo(np.int64).max)
     found: dict[str, tuple[int, int]] = {}
     (count,) = struct.unpack_from(order + "I", listed)
     pos = 4
@@ -127,7 +178,7 @@ def _columns(listed: bytes, order: str, unit: int, columns: Array) -> int:
         place = next((found[name] for name in known if name in found), None)
         if place is not None:
             if place[1] not in _SIZES:
-                return unusable
+                return _UNUSABLE
             columns[c] = place
             extent = max(extent, place[0] + _SIZES[place[1]])
-    return extent or unusable
+    return extent or _UNUSABLE

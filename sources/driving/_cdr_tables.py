@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
 from . import _cdr_image_kernels as image
+from ._cdr_columns import TableColumns, bools, zeros
 from ._cdr_kernels import can_frames, imu_samples
-from ._cdr_rows import BAD_TIME, Array, bad_rows, bools, frame_ids, interned, large_binary, take_rows
+from ._cdr_rows import BAD_NAME, BAD_TIME, FEW, Array, FrameIds, bad_rows, interned, large_binary
 from ._cdr_scans import Scans
 from .cdr import MessageDecoder, Messages, bus_of
 
@@ -19,26 +19,32 @@ __all__ = ["DECODERS"]
 
 
 class _Decoder:
+    #: Columns that are not filled row by row.
+    ready: tuple[str, ...] = ()
+
     def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
-        self.schema, self.topic, self._most = schema, topic, most
+        self.topic, self._most = topic, most
+        self._columns = TableColumns(schema, self.ready)
         self._topics = pa.array([topic], pa.utf8())
 
 
 class CanFrames(_Decoder):
     """can_msgs/msg/Frame to `can.frame`."""
 
+    ready = ("ext", "fd")
+
     def __call__(
         self, data: Array, starts: Array, lengths: Array, log_times: Array, first: int, pool: BufferPool
     ) -> Messages:
         rows = len(starts)
-        block, status, ext = ColumnBlock(pool, self.schema, rows), np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
+        block, status, ext = self._columns.take(pool, rows), np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
         count = can_frames(
             data, starts, lengths, log_times, self._most, first, bus_of(self.topic), status,
             block["ts_event"], block["ts_recv"], block["seq"],
             block["bus"], block["can_id"], ext, block["len"], block["data"],
         )  # fmt: skip
-        columns = {"ext": bools(ext[:count]), "fd": bools(np.zeros(count, np.uint8))}
-        return Messages(block.batch(count, columns=columns), bad_rows(status))
+        never = pa.Array.from_buffers(pa.bool_(), count, [None, zeros(-(-count // 8))])
+        return Messages(block.batch(count, {"ext": bools(ext[:count]), "fd": never}), bad_rows(status))
 
 
 class ImuSamples(_Decoder):
@@ -48,72 +54,86 @@ class ImuSamples(_Decoder):
         self, data: Array, starts: Array, lengths: Array, log_times: Array, first: int, pool: BufferPool
     ) -> Messages:
         rows = len(starts)
-        block, status = ColumnBlock(pool, self.schema, rows), np.zeros(rows, np.uint8)
+        block, status = self._columns.take(pool, rows), np.zeros(rows, np.uint8)
         count = imu_samples(
             data, starts, lengths, log_times, self._most, first, status, block["ts_event"], block["ts_recv"], block["seq"],
             block["acc"].view(np.int64), block["gyro"].view(np.int64),
         )  # fmt: skip
         block["topic"][:count] = 0
-        return Messages(block.batch(count, dictionaries={"topic": self._topics}), bad_rows(status))
+        return Messages(block.batch(count, {}, dictionaries={"topic": self._topics}), bad_rows(status))
 
 
 class Images(_Decoder):
     """sensor_msgs/msg/CompressedImage to `cam.encoded`."""
 
+    ready = ("keyframe", "data")
+
+    def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
+        super().__init__(schema, topic, most)
+        self._frame_ids, self._codecs = FrameIds(), _Codecs()
+
     def __call__(
         self, data: Array, starts: Array, lengths: Array, log_times: Array, first: int, pool: BufferPool
     ) -> Messages:
         rows = len(starts)
-        status = np.zeros(rows, np.uint8)
-        ts_event, id_at, id_size, format_at, format_size, data_at, data_size = np.empty((7, rows), np.int64)
-        image.images(
-            data,
-            starts,
-            lengths,
-            log_times,
-            self._most,
-            status,
-            ts_event,
-            id_at,
-            id_size,
-            format_at,
-            format_size,
-            data_at,
-            data_size,
-        )
-        good = np.flatnonzero(status == 0)
-        codes, ids = frame_ids(data, id_at[good], id_size[good], status, good)
-        codes, good = codes[status[good] == 0], good[status[good] == 0]
-        count = len(good)
-        codec, codecs = self._codecs(data, format_at[good], format_size[good])
-        block, key = ColumnBlock(pool, self.schema, count), np.zeros(count, np.uint8)
-        at, size = data_at[good], data_size[good]
-        image.look(data, at, size, codec, block["width"], block["height"], key)
-        take_rows(block, good, first, ts_event, log_times)
-        block["topic"][:], block["frame_id"][:], block["codec"][:] = 0, codes, codec
+        block, status = self._columns.take(pool, rows), np.zeros(rows, np.uint8)
+        places = np.empty((6, rows), np.int64)
+        while True:
+            count = image.images(
+                data, starts, lengths, log_times, self._most, first, status,
+                block["ts_event"], block["ts_recv"], block["seq"], places,
+            )  # fmt: skip
+            id_at, id_size, format_at, format_size, at, size = places[:, :count]
+            frame_ids, ids, bad = self._frame_ids(data, id_at, id_size)
+            if bad is None:
+                break
+            status[np.flatnonzero(status == 0)[bad]] = BAD_NAME
+        codes, codecs = self._codecs(data, format_at, format_size)
+        block["topic"][:count], block["frame_id"][:count], block["codec"][:count] = 0, frame_ids, codes
+        key = np.zeros(count, np.uint8)
+        sized = image.look(data, at, size, block["codec"], block["width"], block["height"], key)
         pictures, copied = large_binary(data, at, size, pool)
-        sized = block["width"] > 0
+        there = block["width"][:count] > 0
         batch = block.batch(
             count,
+            {"keyframe": bools(key), "data": pictures},
             dictionaries={"topic": self._topics, "frame_id": ids, "codec": codecs},
-            columns={"keyframe": bools(key), "data": pictures},
-            valid={} if sized.all() else {"width": sized, "height": sized},
+            valid={} if sized == count else {"width": there, "height": there},
         )
         return Messages(batch, bad_rows(status), copied)
 
-    def _codecs(self, data: Array, at: Array, size: Array) -> tuple[Array, pa.Array]:
+
+class _Codecs:
+    """What format texts say about the codec; the last answer is kept, since most blocks have the same. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._last: tuple[list[bytes], Array, pa.Array] = ([], *_codecs_of([], False))
+
+    def __call__(self, data: Array, at: Array, size: Array) -> tuple[Array, pa.Array]:
+        """A code for each text, and the names by code."""
         codes, values = interned(data, at, size)
-        known = ["jpeg", "png", "h264", "h265"]
-        mapped = np.empty(len(values) + 1, np.int64)
-        for code, value in enumerate(values):
-            name = _codec_name(value)
-            if name not in known:
-                name = name if len(known) < 120 else "unknown"
-                known += [name] if name not in known else []
-            mapped[code] = known.index(name)
-        known += ["unknown"] if (codes < 0).any() and "unknown" not in known else []
-        mapped[-1] = known.index("unknown") if "unknown" in known else 0
-        return mapped[codes], pa.array(known, pa.utf8())
+        known, mapped, names = self._last
+        if values != known:
+            uncoded = bool((codes < 0).any())
+            mapped, names = _codecs_of(values, uncoded)
+            if len(values) <= FEW:
+                self._last = values, mapped, names
+        return mapped[codes], names
+
+
+def _codecs_of(formats: list[bytes], uncoded: bool) -> tuple[Array, pa.Array]:
+    """The code of each format text, behind them that of one without a code, and the names by code."""
+    known = ["jpeg", "png", "h264", "h265"]
+    mapped = np.empty(len(formats) + 1, np.int64)
+    for code, value in enumerate(formats):
+        name = _codec_name(value)
+        if name not in known:
+            name = name if len(known) < 120 else "unknown"
+            known += [name] if name not in known else []
+        mapped[code] = known.index(name)
+    known += ["unknown"] if uncoded and "unknown" not in known else []
+    mapped[-1] = known.index("unknown") if "unknown" in known else 0
+    return mapped, pa.array(known, pa.utf8())
 
 
 def _codec_name(format: bytes) -> str:
@@ -136,16 +156,19 @@ _CODECS = (
 class RawMessages(_Decoder):
     """Any message to `raw`: its bytes, timed by the recorder."""
 
+    ready = ("data",)
+
     def __call__(
         self, data: Array, starts: Array, lengths: Array, log_times: Array, first: int, pool: BufferPool
     ) -> Messages:
         status = np.where(log_times < 0, BAD_TIME, 0)
         good = np.flatnonzero(status == 0)
-        block = ColumnBlock(pool, self.schema, len(good))
-        take_rows(block, good, first, log_times, log_times)
+        block = self._columns.take(pool, len(good))
+        block["ts_event"][:] = block["ts_recv"][:] = log_times[good]
+        block["seq"][:] = good + first
         block["topic"][:] = 0
         payloads, copied = large_binary(data, starts[good], lengths[good], pool)
-        batch = block.batch(len(good), dictionaries={"topic": self._topics}, columns={"data": payloads})
+        batch = block.batch(len(good), {"data": payloads}, dictionaries={"topic": self._topics})
         return Messages(batch, bad_rows(status), copied)
 
 
