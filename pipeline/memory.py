@@ -8,6 +8,7 @@ reference to it, and when the last such buffer is collected the block returns to
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -43,7 +44,7 @@ class Lease:
         The view does not hold the lease: keep the lease (or a buffer made of it) for as long as the view is used.
         """
         kind = np.dtype(dtype)
-        size = int(np.prod(shape)) * kind.itemsize
+        size = (math.prod(shape) if isinstance(shape, Sequence) else int(shape)) * kind.itemsize
         if offset < 0 or offset + size > self.nbytes:
             raise ValueError(f"view of {size} bytes at {offset} does not fit a lease of {self.nbytes}")
         return self._block[offset : offset + size].view(kind).reshape(shape)
