@@ -16,10 +16,21 @@ _HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """How a sequence numbers its pictures: `bits` of ``frame_num``, and those of the colour plane in front of it."""
+    """How a sequence numbers its pictures: `bits` of ``frame_num`` and those of the colour plane in front of it.
+
+    Only `fields` may have the number of the reference before them.
+    """
 
     bits: int
     plane_bits: int
+    fields: bool
+
+    def follows(self, number: int, before: int) -> bool:
+        """Whether a picture may have `number` behind a reference picture numbered `before`."""
+        return number == self.next(before) or (self.fields and number == before)
+
+    def next(self, before: int) -> int:
+        return (before + 1) % (1 << self.bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,9 @@ def _numbering(bits: _Bits) -> Numbering | None:
         for _ in range(min(bits.golomb(), 255)):
             bits.golomb()
     bits.golomb()
-    return None if bits.read(1) or width > 16 else Numbering(width, plane_bits)
+    gaps = bits.read(1)
+    bits.golomb(), bits.golomb()
+    return None if gaps or width > 16 else Numbering(width, plane_bits, not bits.read(1))
 
 
 def _skip_scaling(bits: _Bits, size: int) -> None:

@@ -4,7 +4,9 @@ A decoder cannot be saved. So the units since the last place where decoding can 
 decodes them once more and gives none of their pictures twice. That is exact because every unit at which decoding can begin
 without what was before it gets a decoder of its own (it costs 30 microseconds): what a decoder has seen is what is kept.
 H.265 streams may have only key frames that are led by pictures made of what came before (open groups): there the decoder
-goes on, and what is kept begins at the key frame as soon as it has been shown.
+goes on, and what is kept begins at the key frame as soon as it has been shown; only a damaged picture that the decoder takes
+for a good one may then look different in a resumed run. H.264 pictures behind such a key frame may still name references
+from before it, which is an error to a strict decoder: one that begins there is told to go on, so it may miss damage.
 
 Decoders work with one thread: several would hold back as many pictures as there are threads, and say late which unit was
 damaged. Several streams are decoded at once instead.
@@ -127,7 +129,9 @@ class VideoStream:
             yield Lost(self._awaiting, 1)
             return
         if data is None or named not in DECODERS:
-            what = f"a codec that is not decoded here ({named}; {', '.join(DECODERS)} are)" if named else "unknown codec"
+            what = (
+                f"a codec that is not decoded here ({named}; {', '.join(DECODERS)} are)" if named else "unknown codec"
+            )
             yield from self._damaged(unit, "the unit is null" if data is None else what)
             return
         if named != self._codec:
@@ -178,13 +182,14 @@ class VideoStream:
         if head is None or head.number is None or self._numbering is None:
             self._reference = None
             return None
-        before, most = self._reference, 1 << self._numbering.bits
+        before = self._reference
         if head.reference or before is None:
             self._reference = head.number
-        if head.idr or before is None or head.number in (before, (before + 1) % most):
+        if head.idr or before is None or self._numbering.follows(head.number, before):
             return None
+        wanted = self._numbering.next(before)
         return (
-            f"reference pictures in front of it are missing: its number is {head.number}, not {(before + 1) % most} "
+            f"reference pictures in front of it are missing: its number is {head.number}, not {wanted} "
             "(with conceal=True it is decoded all the same)"
         )
 
@@ -192,7 +197,8 @@ class VideoStream:
         av = av_library()
         self._decoder = decoder = av.CodecContext.create(DECODERS[self._codec or ""], "r")
         decoder.thread_type, decoder.thread_count = "NONE", 1
-        decoder.options = {"max_pixels": str(self.max_pixels), **({} if self.conceal else {"err_detect": "explode"})}
+        strict = not self.conceal and not (leads and self._codec == "h264")
+        decoder.options = {"max_pixels": str(self.max_pixels), **({"err_detect": "explode"} if strict else {})}
         self._awaiting, self._leads, self._reference = None, leads, None
 
     def _decode(self, unit: Unit, *, opens: bool) -> Iterator[Event]:
@@ -202,7 +208,9 @@ class VideoStream:
         try:
             frames = self._fed(unit)
         except av_library().FFmpegError as error:
-            yield from self._damaged(unit, f"{DECODERS[self._codec or '']}: {getattr(error, 'strerror', None) or error}")
+            yield from self._damaged(
+                unit, f"{DECODERS[self._codec or '']}: {getattr(error, 'strerror', None) or error}"
+            )
             return
         yield from self._shown(frames)
         late = [number for number in self.waiting if number <= unit.number - _LONGEST_DELAY]

@@ -94,7 +94,7 @@ def _units(data: bytes) -> list[tuple[int, int]]:
     while at >= 0:
         starts.append(at + 3)
         at = data.find(b"\0\0\1", at + 3)
-    ends = [start - 3 for start in starts[1:]] + [len(data)]
+    ends = [*(start - 3 for start in starts[1:]), len(data)][: len(starts)]
     return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
 

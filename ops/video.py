@@ -10,7 +10,7 @@ scaled and converted at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -127,7 +127,9 @@ class DecodeVideo(OperatorSpec):
             )
         named = self.codec_column(schema)
         if named is not None and not _is_text(schema.field(named).type):
-            raise GraphError(f"column {named!r} does not hold codec names", expected="utf8", got=schema.field(named).type)
+            raise GraphError(
+                f"column {named!r} does not hold codec names", expected="utf8", got=schema.field(named).type
+            )
         key = self.key_column(schema)
         if key is not None:
             if key not in schema.names:
@@ -316,7 +318,9 @@ class _DecodeVideo(Operator):
     def _set_aside(self, batch: pa.RecordBatch, row: int, error: str, data: bytes) -> None:
         seq = batch.column("seq")[row].as_py()
         topic = None if self._key is None else batch.column(self._key)[row].as_py()
-        place = ", ".join(part for part in (self._source, f"{self._key} {topic}" if topic else "", f"seq {seq}") if part)
+        place = ", ".join(
+            part for part in (self._source, f"{self._key} {topic}" if topic else "", f"seq {seq}") if part
+        )
         self._context.quarantine(BadRecord(place, "video.decode", error, data, seq))
 
 
