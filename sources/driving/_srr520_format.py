@@ -20,6 +20,7 @@ from .cdr import POINT
 
 __all__ = [
     "DETECTION",
+    "LIST_IDS",
     "OBJECT",
     "Assembler",
     "RadarList",
@@ -38,6 +39,8 @@ _ELEMENTS = {element: kind for kind, element, _, _ in _LISTS.values()}
 _CRCS = {number: kind for kind, _, _, number in _LISTS.values()}
 _COUNTS = {kind: count for kind, _, count, _ in _LISTS.values()}
 _CRC = 800
+#: How frames of lists begin.
+LIST_IDS = frozenset(number.to_bytes(4, "big") for number in (*_LISTS, *_ELEMENTS, _CRC))
 _OTHERS = {700: "sensor status", 53: "time synchronisation", 600: "vehicle dynamics", 601: "sensor configuration"}
 _HEADER_BYTES, _ELEMENT_BYTES, _CRC_BYTES = 32, 64, 4
 
@@ -130,6 +133,11 @@ class Assembler:
 
     def __init__(self) -> None:
         self._open: dict[str, RadarList] = {}
+
+    @property
+    def under_way(self) -> tuple[RadarList, ...]:
+        """Lists that are not complete."""
+        return tuple(self._open.values())
 
     def feed(self, number: int, packet: bytes) -> Iterator[RadarList | tuple[str, str]]:
         """Lists that `packet` ends, with what is wrong in `error`, or a pair: ``bad`` or ``other``, and why or what."""

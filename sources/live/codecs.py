@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...pipeline.errors import FormatError
+from .adc_packets import AdcPackets
 from .crypto_messages import CryptoMessages
 from .game_states import GameStates
 from .itch_packets import MoldPackets
 from .json_messages import JsonMessages
+from .radar_packets import RadarPackets
 from .raw_messages import RawMessages
 from .session import Codec
 from .slippi_events import SlippiEvents
@@ -19,9 +21,11 @@ __all__ = ["codec_named"]
 
 _CODECS: dict[str, Any] = {
     "crypto": CryptoMessages,
+    "dca1000": AdcPackets,
     "gsi": GameStates,
     "json": JsonMessages,
     "mold-itch50": MoldPackets,
+    "radar": RadarPackets,
     "raw": RawMessages,
     "slippi": SlippiEvents,
     "topic": TopicMessages,
