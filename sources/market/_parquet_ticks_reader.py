@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +15,7 @@ from ...pipeline.context import BadRecord
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import EVENT_FIELDS, TIMESTAMP, event_schema
 from ...pipeline.source import Block, Decoded, Position, SourceReader
+from ..storage._stored_file import StoredFile
 from ..storage.stored import Stored, open_stored
 from .parquet_ticks import UNITS, USUAL, ParquetTicks
 
@@ -31,32 +31,6 @@ _SIZES = ("size", "qty", "quantity", "volume", "amount")
 _DAMAGE = (pa.ArrowException, OSError)
 
 
-class _File(io.RawIOBase):
-    """A stored file as Python's own."""
-
-    def __init__(self, stored: Stored) -> None:
-        self._stored, self._at = stored, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._stored.size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, view: Any) -> int:
-        room = memoryview(view).cast("B")
-        count = self._stored.read_into(self._at, room[: max(0, min(len(room), self._stored.size - self._at))])
-        self._at += count
-        return count
-
-
 class Table:
     """An open file: `groups` pieces, each of which gives batches."""
 
@@ -66,7 +40,7 @@ class Table:
         import pyarrow.parquet as parquet
 
         self._stored, self.path = stored, stored.path
-        self._file: Any = parquet.ParquetFile(pa.PythonFile(_File(stored), mode="r"), pre_buffer=False)
+        self._file: Any = parquet.ParquetFile(pa.PythonFile(StoredFile(stored), mode="r"), pre_buffer=False)
         self.schema: pa.Schema = self._file.schema_arrow
         self.groups: int = self._file.metadata.num_row_groups
 
@@ -98,7 +72,7 @@ class _Ipc(Table):
 
     def __init__(self, stored: Stored) -> None:
         self._stored, self.path = stored, stored.path
-        self._file = pa.ipc.open_file(pa.PythonFile(_File(stored), mode="r"))
+        self._file = pa.ipc.open_file(pa.PythonFile(StoredFile(stored), mode="r"))
         self.schema = self._file.schema
         self.groups = self._file.num_record_batches
         self._last: tuple[int, pa.RecordBatch] | None = None

@@ -106,7 +106,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class BinanceCsv(SourceSpec):
-    """One CSV file of Binance's public data, plain or packed (gzip, zstd, ..; a ``.zip`` has to be unpacked first).
+    """One CSV file of Binance's public data, as it is published (a ``.zip``), unpacked, or packed otherwise.
 
     ``trades`` and ``aggTrades`` become ``market.trade`` (`side` is the aggressor's), ``bookTicker`` ``market.bbo``, the
     updates of ``depth`` ``market.l2``, ``bookDepth`` ``market.depth`` (`percentage`, `depth`, `notional`: float64). `symbol`
@@ -141,8 +141,6 @@ class BinanceCsv(SourceSpec):
         head = head_of(path, _HEAD)[0]
         if not head.strip():
             raise FormatError(f"{path} is empty")
-        if head[:4] == b"PK\x03\x04":
-            raise FormatError(f"{path} is a zip archive: unpack it first, and read the CSV file in it")
         found = _examine(head)
         if found is None:
             kinds = ", ".join(_NAMES)

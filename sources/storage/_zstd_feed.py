@@ -11,8 +11,10 @@ from typing import Any
 from ...pipeline.errors import MissingExtraError
 from .stored import Stored
 
-__all__ = ["Frames", "ZstdReader"]
+__all__ = ["MOST_WINDOW", "Frames", "ZstdReader"]
 
+#: The longest window that is unpacked (``zstd --long=28``): so much memory is held while reading.
+MOST_WINDOW = 256 << 20
 _FRAME, _SKIPPABLE = 0xFD2FB528, 0x184D2A50
 _STEP = 1 << 18
 
@@ -84,7 +86,8 @@ class ZstdReader:
         self._stored, self.at, self._frames = stored, 0, Frames()
         self._raw = memoryview(bytearray(_STEP))
         source: Any = self
-        reader: Any = zstandard.ZstdDecompressor().stream_reader(source, read_size=_STEP, read_across_frames=True)
+        packer = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW)
+        reader: Any = packer.stream_reader(source, read_size=_STEP, read_across_frames=True)
         self.readinto = reader.readinto
 
     def read(self, size: int) -> bytes:

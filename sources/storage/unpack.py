@@ -1,4 +1,4 @@
-"""The bytes of a recording in order, unpacked: gzip, zstd, bz2, lz4 and xz by their first bytes, or as they are.
+"""The bytes of a recording in order, unpacked: gzip, zstd, bz2, lz4, xz and zip by their first bytes, or as they are.
 
 A damaged or cut stream does not raise: what came before it is given, and `error` then says what is wrong, so that a reader
 can put the rest aside with its place. Compressed and remote files are read ahead by a thread of their own, a few megabytes.
@@ -13,7 +13,8 @@ from typing import Any
 
 from ...pipeline.errors import FormatError, MissingExtraError
 from ._read_ahead import ReadAhead
-from ._zstd_feed import ZstdReader
+from ._zip_feed import ZipFeed
+from ._zstd_feed import MOST_WINDOW, ZstdReader
 from .feed import Feed
 from .stored import PathLike, Stored, is_url, open_stored
 
@@ -28,19 +29,38 @@ _MAGIC = (
     (b"BZh", "bz2"),
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\xfd7zXZ\x00", "xz"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
 )
+#: Skippable frames of zstd and lz4, which have no content, that are stepped over to tell which of the two it is.
+_MOST_SKIPPED = 64
 
 
 def compression_of(head: bytes) -> str:
-    """gzip, zstd, bz2, lz4, xz or none, by the first bytes."""
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
+    """gzip, zstd, bz2, lz4, xz, zip or none, by the first bytes."""
+    return "zstd" if _skippable(head) else next((name for magic, name in _MAGIC if head.startswith(magic)), "none")
+
+
+def _skippable(head: bytes) -> bool:
+    return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
+
+
+def _packing(stored: Stored) -> str:
+    """`compression_of` a file; of one that begins with skippable frames that of the frame behind them."""
+    at = 0
+    for _ in range(_MOST_SKIPPED):
+        head = stored.read(at, 8)
+        if len(head) < 8 or not _skippable(head):
+            return compression_of(head) if at == 0 or compression_of(head) == "lz4" else "zstd"
+        at += 8 + int.from_bytes(head[4:], "little")
+    return "zstd"
 
 
 def open_feed(path: PathLike) -> Feed:
     """Open a file or URL. Raises OSError, and MissingExtraError for a compression whose library is not installed."""
     stored = open_stored(path)
     try:
-        kind = compression_of(stored.read(0, 8))
+        kind = _packing(stored)
         feed = _feed(stored, kind)
     except BaseException:
         stored.close()
@@ -51,13 +71,15 @@ def open_feed(path: PathLike) -> Feed:
 def _feed(stored: Stored, kind: str) -> Feed:
     if kind == "none":
         return PlainFeed(stored)
+    if kind == "zip":
+        return ZipFeed(stored)
     return ZstdFeed(stored) if kind == "zstd" else PackedFeed(stored, kind)
 
 
 def head_of(path: PathLike, size: int = 1 << 16) -> tuple[bytes, str]:
     """Up to `size` first bytes of the content, and how it is packed. Raises FormatError if it does not unpack at all."""
     with open_stored(path) as stored:
-        kind = compression_of(stored.read(0, 8))
+        kind = _packing(stored)
         feed = _feed(stored, kind)
         view = memoryview(bytearray(size))
         head = bytes(view[: feed.fill(view)])
@@ -120,6 +142,9 @@ class ZstdFeed(Feed):
                 count = self._reader.readinto(view[done : done + _STEP])
             except self._reader.errors as error:
                 self.error = f"the zstd stream is damaged before compressed offset {self._reader.at}: {error}"
+                if "too much memory" in str(error):
+                    most = f"{MOST_WINDOW >> 20} MiB"
+                    self.error = f"the zstd stream needs a window of more than {most}: unpack it with zstd -d --long=31"
                 break
             if not count:
                 if not self._reader.complete:
@@ -185,7 +210,8 @@ class PackedFeed(Feed):
         if not rest:
             self._ended = True
             return False
-        if compression_of(rest + bytes(8)) != self.compression:
+        between = self.compression == "lz4" and _skippable(rest)
+        if not between and compression_of(rest + bytes(8)) != self.compression:
             what = f"{rest[:8].hex(' ')} behind a whole member is no {self.compression}"
             self._stop(f"the {self.compression} stream is damaged before compressed offset {self._at}: {what}")
             return False

@@ -174,7 +174,7 @@ def test_files_that_hold_something_else_are_refused_with_what_to_do(tmp_path: Pa
     path = tmp_path / "x.csv"
     others = [
         (b"", "is empty"),
-        (b"PK\x03\x04" + bytes(60), "unpack it first"),
+        (b"PK\x03\x04" + bytes(60), "begins like a zip archive but does not unpack"),
         (b"a,b,c\n", "none of Binance's"),
         (b"34200.017459617,5,0,1,2238200,-1\n", "none of Binance's"),
         (b'{"e":"trade"}\n', "none of Binance's"),

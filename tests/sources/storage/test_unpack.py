@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +147,82 @@ def test_frames_are_followed_to_their_ends(parts: list[bytes], checksum: bool, s
     cut = Frames()
     cut.feed(packed[:-1])
     assert not cut.complete
+
+
+SKIPPED = b"\x5e\x2a\x4d\x18\x05\0\0\0notes"
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_frames_without_content_may_stand_anywhere(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "frames"
+    path.write_bytes(SKIPPED + SKIPPED + PACKERS[kind](b"first") + SKIPPED + PACKERS[kind](b"second") + SKIPPED)
+    assert read(path, 3) == (b"firstsecond", None)
+    assert head_of(path) == (b"firstsecond", kind)
+    path.write_bytes(SKIPPED)
+    assert read(path, 3) == (b"", None)
+
+
+def test_a_longer_window_than_is_held_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "long.zst"
+    for power, fits in ((28, True), (29, False)):
+        long = zstandard.ZstdCompressionParameters(window_log=power, compression_level=1, write_content_size=False)
+        packer = zstandard.ZstdCompressor(compression_params=long).compressobj()
+        path.write_bytes(packer.compress(b"a line\n" * 100) + packer.flush())
+        if fits:
+            assert read(path, 64) == (b"a line\n" * 100, None)
+        else:
+            with pytest.raises(
+                FormatError, match=r"needs a window of more than 256 MiB: unpack it with zstd -d --long=31"
+            ):
+                head_of(path)
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_the_only_file_of_a_zip_archive_is_its_content(tmp_path: Path, method: int) -> None:
+    content = bytes(range(256)) * 3000
+    path = tmp_path / "day.zip"
+    path.write_bytes(zipped({"day/": b"", "day/ticks.csv": content}, method))
+    assert read(path, 65_537) == (content, None)
+    assert read(path, 65_537, 500_001) == (content[500_001:], None)
+    assert head_of(path, 300) == (content[:300], "zip")
+
+
+def test_other_zip_archives_are_refused_and_their_files_can_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.zip"
+    path.write_bytes(zipped({"a.csv": b"first", "b.csv": b"second"}))
+    with pytest.raises(FormatError, match=r"two\.zip is a zip archive of 2 files \(a\.csv, b\.csv\): unpack it"):
+        open_feed(path)
+    url = f"zip://b.csv::{path}"
+    assert head_of(url) == (b"second", "none")
+    path.write_bytes(zipped({}))
+    with pytest.raises(FormatError, match=r"two\.zip is a zip archive without a file"):
+        open_feed(path)
+
+
+def test_a_damaged_zip_archive_never_raises_anything_else(tmp_path: Path) -> None:
+    sound = zipped({"ticks.csv": bytes(range(200)) * 20})
+    path = tmp_path / "damaged.zip"
+    told = 0
+    for at in range(2, len(sound)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 0x55]) + sound[at + 1 :])
+        try:
+            _, error = read(path, 1000)
+        except FormatError:
+            told += 1
+        else:
+            told += error is not None
+    path.write_bytes(sound[:-30])
+    with pytest.raises(FormatError, match="does not unpack"):
+        open_feed(path)
+    assert told > len(sound) // 3
 
 
 def test_bytes_in_memory_are_a_feed_too() -> None:
