@@ -102,59 +102,18 @@ def is_json_array(head: bytes) -> bool:
     return text[:1] == b"[" and inner[:1] == b"{" and inner[1:].lstrip(_SPACE)[:1] in (b'"', b"}", b"")
 
 
-def open_json_array(path: PathLike, **options: Any) -> JsonArray:
-    """`array_events` with these options; where none says so, the keys of PUBG telemetry are taken if the file has them."""
-    if not options and _keys(path) >= {"_T", "_D"}:
-        options = {"type": "_T", "time": "_D", "time_unit": "iso"}
-    return array_events(path, **options)
+def open_json_array(path: PathLike, *, at: str = "", **options: Any) -> JsonArray:
+    """`array_events` with these options; the time and the type of the elements are found where these do not say.
 
+    Raises GraphError if nothing in the first elements looks like their time.
+    """
+    from ..text._ndjson_inspect import guessed
 
-def _keys(path: PathLike) -> set[str]:
-    """Keys of the first element that is an object."""
-    import json
-
-    feed = JsonArray(path, columns={}, time="-")._lines()
-    try:
-        view = memoryview(bytearray(1 << 16))
-        text = bytes(view[: feed.fill(view)])
-    finally:
-        feed.close()
-    for line in text.split(b"\n"):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            return set(found)
-    return set()
+    return array_events(path, at=at, **guessed(JsonArray(path, columns={}, time="-", at=at), options))
 
 
 def inspect_json_array(path: PathLike) -> dict[str, Any]:
-    """What a JSON array of objects holds, for `penstock inspect`: the keys of `inspect_ndjson`, where they can be told.
+    """What a JSON array of objects holds, for `penstock inspect`: the keys of `inspect_ndjson`, of elements for lines."""
+    from ..text._ndjson_inspect import describe_file
 
-    Event times are found for telemetry with ``_D`` (ISO 8601), ``timestamp`` or ``ts_ns``.
-    """
-    from ..text._ndjson_inspect import type_counts
-
-    keys = _keys(path)
-    time, unit = next(((key, unit) for key, unit in (("_D", "iso"), ("ts_ns", "ns")) if key in keys), (None, None))
-    kind = next((key for key in ("_T", "event", "type") if key in keys), None)
-    columns = {} if kind is None else {"type": f"{kind}:dict32=(none)"}
-    spec = JsonArray(path, columns=columns, time=time or "-", time_unit=unit or "ns")
-    messages, bad, types, span = type_counts(spec)
-    told: dict[str, Any] | None = None
-    if span is not None:
-        from ..text._ndjson_inspect import _time_range
-
-        told = _time_range(*span)
-    return {
-        "format": "JSON array",
-        "compression": head_of(path, 1)[1],
-        "messages": messages,
-        "types": dict(sorted(types.items(), key=lambda item: (-item[1], item[0]))),
-        "bad": bad if time is not None else None,
-        "time": told,
-        "time_key": time,
-        "time_unit": unit,
-        "columns": dict.fromkeys(sorted(keys), "?"),
-    }
+    return describe_file(JsonArray(location(path), columns={}, time="-"), "JSON array")

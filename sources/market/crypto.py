@@ -35,7 +35,7 @@ class CryptoRaw(SourceSpec):
     Parameters
     ----------
     path
-        The file; gzip, zstd, bz2, lz4 and xz are recognised by their content.
+        The file; gzip, zstd, bz2, lz4, xz and zip (of one file) are recognised by their content.
     venue
         ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange) or ``kraken``
         (v2); None: by the first messages.

@@ -17,11 +17,14 @@ def is_ndjson(head: bytes) -> bool:
     """Whether `head`, the first bytes of a file's content, holds JSON objects one a line.
 
     Lines may be broken: one line that is a JSON object is enough, or a first line that begins with
-    ``{"`` and is longer than `head`.
+    ``{"`` and is longer than `head`. Where the first line opens a document over several lines, half of them must be.
     """
     head = head.removeprefix(BOM)
     lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
-    if any(line.startswith(b"{") and line.endswith(b"}") and _is_object(line) for line in lines):
+    objects = (line for line in lines if line.startswith(b"{") and line.endswith(b"}") and _is_object(line))
+    if lines and lines[0].endswith((b"{", b"[", b",")):
+        return 2 * sum(1 for _ in objects) >= len(lines)
+    if next(objects, None) is not None:
         return True
     return len(lines) == 1 and lines[0][:1] == b"{" and lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
 

@@ -1,9 +1,10 @@
-"""What a file of JSON lines holds: records, counts by type, time range, and the values seen with their JSON types."""
+"""What a file of JSON records holds: counts by type, time range, and the values seen with their JSON types."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +13,49 @@ import numpy as np
 
 from ...pipeline.columns import as_numpy
 from ...pipeline.context import Context
+from ...pipeline.errors import GraphError
 from ..storage.unpack import head_of
+from ._ndjson_guess import Survey, time_in, type_in
 
 if TYPE_CHECKING:
     from .ndjson import Ndjson
 
-__all__ = ["describe_file", "find_time", "type_counts"]
+__all__ = ["describe_file", "find_time", "guessed", "type_counts"]
 
-_TYPES = ("event", "type", "_T")
-_TIMES = ("ts_ns", "timestamp", "time", "ts", "_D", "t")
 _SAMPLE = 10_000
-_NAMES = {bool: "bool", int: "int", float: "float", str: "string", list: "array", type(None): "null", dict: "object"}
+_SHOWN = 12
 
 
-def describe_file(path: str) -> dict[str, Any]:
-    """See `ndjson.inspect_ndjson`."""
-    from .ndjson import Ndjson
+def _number(kinds: set[str], first: Any) -> bool:
+    return kinds <= {"int", "float", "null"}
 
-    probe = Ndjson(path, columns={}, time="-")
-    seen, sampled, first = _survey(probe)
-    kind = next((key for key in _TYPES if seen.get(key) == {"string"}), None)
-    time, unit = _find_time(seen, first)
-    result: dict[str, Any] = {"format": "NDJSON", "compression": head_of(path, 1)[1]}
+
+def _small(kinds: set[str], first: Any) -> bool:
+    return kinds <= {"int", "null"} and (first is None or -(1 << 15) <= first < 1 << 15)
+
+
+def _name(kinds: set[str], first: Any) -> bool:
+    return kinds <= {"string", "null"}
+
+
+#: Which keys `game_events` makes columns of unless told otherwise, and what values those take.
+_USUAL = {
+    "type": ("event", _name),
+    "player": ("pid", _small),
+    "target": ("target", _small),
+    **{key: (key, _number) for key in ("x", "y", "z", "value")},
+}
+
+
+def describe_file(probe: Ndjson, name: str) -> dict[str, Any]:
+    """See `ndjson.inspect_ndjson`. `probe` reads the file without columns."""
+    seen = _survey(probe)
+    kind = type_in(seen)
+    time, unit = time_in(seen)
+    result: dict[str, Any] = {"format": name, "compression": head_of(probe.path, 1)[1]}
     if time is not None:
-        spec = Ndjson(
-            path, columns={} if kind is None else {"type": f"{kind}:dict32=(none)"}, time=time, time_unit=unit
-        )
-        messages, bad, types, span = type_counts(spec)
+        columns = {} if kind is None else {"type": f"{kind}:dict32=(none)"}
+        messages, bad, types, span = type_counts(replace(probe, columns=columns, time=time, time_unit=unit))
     else:
         messages, bad, types, span = sum(block.records for block, _ in _blocks(probe)), None, Counter(), None
     result |= {
@@ -48,18 +65,46 @@ def describe_file(path: str) -> dict[str, Any]:
         "time": None if span is None else _time_range(*span),
         "time_key": time,
         "time_unit": unit if time is not None else None,
-        "columns": {path: "|".join(sorted(kinds)) for path, kinds in seen.items()},
-        "columns_from": f"the first {sampled} records",
+        "columns": {path: "|".join(sorted(kinds)) for path, kinds in seen.kinds.items()},
+        "columns_from": f"the first {seen.records} records",
     }
     return result
 
 
+def guessed(probe: Ndjson, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` with the time and the type of the records where they do not say. `probe` reads the file without columns.
+
+    Raises GraphError if nothing in the records looks like a time.
+    """
+    found = dict(options)
+    if "time" in found and "type" in found:
+        return found
+    seen = _survey(probe)
+    if "time" not in found and seen.records:
+        time, unit = time_in(seen)
+        if time is None:
+            keys = ", ".join([*seen.kinds][:_SHOWN]) + (", .." if len(seen.kinds) > _SHOWN else "")
+            raise GraphError(
+                f"nothing in the records of {probe.name} looks like their time",
+                expected="time= and time_unit= that say which value it is",
+                got=f"records with {keys or 'no keys'}",
+            )
+        found |= {"time": time, "time_unit": found.get("time_unit", unit)}
+    if "type" not in found and (kind := type_in(seen)) is not None:
+        found["type"] = kind
+    for name, (key, fits) in _USUAL.items():  # what is called so but is something else stays with the rest
+        path = found.get(name, key)
+        inside = any(other.startswith(f"{path}.") for other in seen.kinds)
+        if name not in options and (inside or not fits(seen.kinds.get(path, set()), seen.firsts.get(path))):
+            found[name] = f"-{key}"
+    return found
+
+
 def find_time(path: str) -> tuple[str | None, str]:
-    """The key that looks like the time of the first records, or None, and its unit."""
+    """The value that looks like the time of a file's first records, or None, and its unit."""
     from .ndjson import Ndjson
 
-    seen, _, first = _survey(Ndjson(path, columns={}, time="-"))
-    return _find_time(seen, first)
+    return time_in(_survey(Ndjson(path, columns={}, time="-")))
 
 
 def _blocks(spec: Ndjson) -> Iterator[tuple[Any, Any]]:
@@ -91,11 +136,9 @@ def type_counts(spec: Ndjson) -> tuple[int, int, Counter[str], tuple[int, int] |
     return messages, bad, types, None if low is None or high is None else (low, high)
 
 
-def _survey(probe: Ndjson) -> tuple[dict[str, set[str]], int, Mapping[str, Any]]:
-    """JSON types by path over the first records, how many those were, and the first of them."""
-    seen: dict[str, set[str]] = {}
-    sampled = 0
-    first: dict[str, Any] = {}
+def _survey(probe: Ndjson) -> Survey:
+    """What the first records have."""
+    seen = Survey()
     for block, _ in _blocks(probe):
         lines = block.payload.bytes.tobytes().split(b"\n") if hasattr(block.payload, "bytes") else []
         for line in lines:
@@ -104,37 +147,10 @@ def _survey(probe: Ndjson) -> tuple[dict[str, set[str]], int, Mapping[str, Any]]
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if isinstance(record, dict):
-                _note(record, "", seen, 0)
-                first = first or record
-                sampled += 1
-        if sampled >= _SAMPLE:
+                seen.add(record)
+        if seen.records >= _SAMPLE:
             break
-    return seen, sampled, first
-
-
-def _note(record: Mapping[str, Any], prefix: str, seen: dict[str, set[str]], depth: int) -> None:
-    for key, value in record.items():
-        path = prefix + key.replace(".", "\\.")
-        if isinstance(value, dict) and depth < 8:
-            _note(value, f"{path}.", seen, depth + 1)
-        elif len(seen) < 1_000 or path in seen:
-            seen.setdefault(path, set()).add(_NAMES[type(value)])
-
-
-def _find_time(seen: Mapping[str, set[str]], first: Mapping[str, Any]) -> tuple[str | None, str]:
-    for key in _TIMES:
-        kinds, value = seen.get(key), first.get(key)
-        if kinds == {"string"}:
-            return key, "iso"
-        if kinds and kinds <= {"int", "float"} and isinstance(value, int | float):
-            if key.endswith("_ns"):
-                return key, "ns"
-            size = abs(value)
-            return (
-                key,
-                "ns" if size > 1e17 else "us" if size > 1e14 else "ms" if size > 1e11 else "s" if size > 1e8 else "ms",
-            )
-    return None, "ns"
+    return seen
 
 
 def _time_range(start: int, end: int) -> dict[str, Any]:

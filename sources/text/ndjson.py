@@ -33,7 +33,7 @@ __all__ = ["PERSONAL_KEYS", "Ndjson", "game_events", "inspect_ndjson", "is_ndjso
 
 @dataclass(frozen=True)
 class Ndjson(SourceSpec):
-    """A file of JSON objects, one a line; gzip, zstd, bz2, lz4 and xz are recognised by their content.
+    """A file of JSON objects, one a line; gzip, zstd, bz2, lz4, xz and zip (of one file) are recognised by their content.
 
     Parameters
     ----------
@@ -251,16 +251,19 @@ def game_events(
 
 
 def open_ndjson(path: PathLike, *, columns: Mapping[str, str] | None = None, **options: Any) -> Ndjson:
-    """The file as a source: with `columns` as `Ndjson` takes them, without as `game_events`, its time key found."""
-    if columns is not None:
-        return Ndjson(path, columns=columns, **options)
-    if "time" not in options:
-        from ._ndjson_inspect import find_time
+    """The file as a source: with `columns` as `Ndjson` takes them, without as `game_events`, its time and type found.
 
-        time, unit = find_time(location(path))
-        if time is not None:
-            options |= {"time": time, "time_unit": options.get("time_unit", unit)}
-    return game_events(path, **options)
+    Raises GraphError if `options` do not say which value is the time, and nothing in the first records looks like one.
+    """
+    from ._ndjson_inspect import guessed
+
+    probe = Ndjson(path, columns={}, time="-")
+    if columns is None:
+        return game_events(path, **guessed(probe, options))
+    if "time" not in options:
+        found = guessed(probe, options)
+        options |= {name: found[name] for name in ("time", "time_unit") if name in found}
+    return Ndjson(path, columns=columns, **options)
 
 
 def inspect_ndjson(path: PathLike) -> dict[str, Any]:
@@ -272,7 +275,7 @@ def inspect_ndjson(path: PathLike) -> dict[str, Any]:
     """
     from ._ndjson_inspect import describe_file
 
-    return describe_file(location(path))
+    return describe_file(Ndjson(location(path), columns={}, time="-"), "NDJSON")
 
 
 EVENT_NAMES = tuple(event.name for event in EVENT_FIELDS)

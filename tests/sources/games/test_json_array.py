@@ -67,6 +67,18 @@ def test_an_array_gives_the_rows_of_the_same_lines(tmp_path, indent):
     assert found["time"]["start"].startswith("2023-01-02T12:00:00")
 
 
+def test_the_time_of_elements_is_found_and_must_be_there(tmp_path):
+    path = tmp_path / "candles.json"
+    path.write_text(json.dumps([{"open": 1.5, "closeTime": 1_700_000_000_000 + i, "type": "k"} for i in range(9)]))
+    rows, bad, _ = rows_of(open_json_array(path))
+    assert not bad
+    assert rows["ts_event"].cast(pa.int64()).to_pylist() == [(1_700_000_000_000 + i) * 10**6 for i in range(9)]
+    assert rows["type"].to_pylist() == ["k"] * 9
+    path.write_text('[{"open": 1.5}]')
+    with pytest.raises(GraphError, match="nothing in the records .* looks like their time"):
+        open_json_array(path)
+
+
 def test_arrays_inside_objects_inside_arrays_are_walked_through(tmp_path):
     frames = [
         {"events": [{"type": "E", "timestamp": 10 * i + j, "participantId": j} for j in range(3)], "x": [1]}

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import GraphError
 from penstock.pipeline.source import Split
-from penstock.sources.text.ndjson import PERSONAL_KEYS, Ndjson, game_events, inspect_ndjson, is_ndjson
+from penstock.sources.text.ndjson import PERSONAL_KEYS, Ndjson, game_events, inspect_ndjson, is_ndjson, open_ndjson
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -558,6 +558,9 @@ def test_a_spec_pickles_and_reads_the_same(tmp_path: Path) -> None:
         (b'[{"a":1},\n{"a":2}]', False),
         (b"\x89MCAP0\r\n", False),
         (b'{\n  "a": 1\n}\n', False),
+        (b'{"a": [\n{"b": 1},\n{"b": 2}\n]}\n', False),
+        (b'[\n{"a": 1},\n{"a": 2}\n]\n', False),
+        (b'{"a": 1, "b": {\n{"a": 2}\n{"a": 3}\n', True),
         (b"a,b\n1,2\n", False),
         (b"", False),
     ],
@@ -578,3 +581,50 @@ def test_inspect_finds_times_types_and_columns(tmp_path: Path) -> None:
 def test_inspect_of_lines_without_a_time_still_counts(tmp_path: Path) -> None:
     found = inspect_ndjson(write(tmp_path / "n.json", [b'{"a":1}', b"", b'{"a":2}']))
     assert (found["messages"], found["time"]) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "unit"),
+    [
+        ({"op": "mcm", "clk": None, "pt": 1576840503572, "mc": []}, "pt", "ms"),
+        ({"id": 5, "@timestamp": "2024-01-02T03:04:05.123Z"}, "@timestamp", "iso"),
+        ({"id": 1_234_567, "meta": {"when": 1_700_000_000_000_000}, "n": 3}, "meta.when", "us"),
+        ({"time": "soon", "logged": "2024-01-02 03:04:05+01:00"}, "logged", "iso"),
+        ({"t": 12.5, "a": 1}, "t", "ms"),
+        ({"timestamp": None, "ts": 1_700_000_000.25}, "ts", "s"),
+    ],
+)
+def test_the_time_of_records_is_found_by_name_or_by_value(
+    tmp_path: Path, record: dict[str, Any], path: str, unit: str
+) -> None:
+    lines = write(tmp_path / "log.jsonl", [json.dumps(record).encode()] * 20)
+    spec = open_ndjson(lines)
+    assert (spec.time, spec.time_unit) == (path, unit)
+    table, bad = read(spec)
+    assert (table.num_rows, bad) == (20, [])
+    assert inspect_ndjson(lines)["time_key"] == path
+    assert open_ndjson(lines, columns={"a": "a:int64"}).time == path
+
+
+def test_records_without_any_time_are_refused_with_their_keys(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.json", [b'{"a": 1, "b": {"c": "x"}}'] * 3)
+    with pytest.raises(GraphError, match=r"nothing in the records of n\.json looks like their time.*a, b\.c"):
+        open_ndjson(path)
+    assert open_ndjson(path, time="a", time_unit="s").time == "a"
+
+
+def test_keys_called_like_a_column_but_of_another_type_stay_with_the_rest(tmp_path: Path) -> None:
+    record = {
+        "ts": 1_700_000_000,
+        "event": {"id": 1},
+        "target": "host",
+        "pid": 70_000,
+        "value": "12",
+        "x": [1],
+        "y": 2.5,
+    }
+    table, bad = read(open_ndjson(write(tmp_path / "n.json", [json.dumps(record).encode()] * 2)))
+    assert (table.num_rows, bad) == (2, [])
+    assert table["y"].to_pylist() == [2.5, 2.5]
+    rest = {key: value for key, value in record.items() if key not in ("ts", "y")}
+    assert [json.loads(text) for text in table["attrs"].to_pylist()] == [rest, rest]
