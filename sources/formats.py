@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import FormatError
+from ._unread import archive_in, what_it_is
 from .storage.stored import PathLike, is_url, location
 from .storage.unpack import head_of
 
@@ -94,9 +95,13 @@ def format_of(path: PathLike) -> Format:
     head, compression = head_of(place, _HEAD)
     if not head:
         raise FormatError(f"{place} is empty")
+    if (archive := archive_in(head)) is not None:
+        raise FormatError(f"{place} is {archive}")
     for candidate in FORMATS:
         if candidate.recognises(head, place):
             return candidate
+    if (what := what_it_is(head, compression)) is not None:
+        raise FormatError(f"{place} is {what}")
     names = ", ".join(known.name for known in FORMATS)
     inside = "" if compression == "none" else f" inside {compression}"
     raise FormatError(f"{place} begins{inside} with {head[:16].hex(' ')}, which is none of {names}")

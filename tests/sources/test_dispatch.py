@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,43 @@ def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.ndjson").write_text('{"ts_ns": 1, "event": "e"}\n')
     with pytest.raises(GraphError, match="takes no option 'colour'"):
         sources.open(tmp_path / "x.ndjson", colour="red")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "pointer that Git LFS leaves .* 'git lfs pull'",
+        ),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file: write it as Parquet"),
+        (b"\x02\x21\x4c\x18" + bytes(99), "lz4's legacy format: unpack it with 'lz4 -d'"),
+        (gzip.compress(gzip.compress(b"a")), "packed twice .gzip inside gzip."),
+        (b"\xff\xfet\0i\0m\0e\0", "UTF-16 text"),
+        (b'{\n  "a": [\n {"ts_ns": 1}\n]}\n', "JSON document over several lines.*JsonArray"),
+        (b"[1, 2]\n", "a JSON array, but not of objects"),
+        (b'1700000000000000000 {"channel":"trades","data":[]}\n', "recording of JSON messages .* no venue known"),
+        (b"timestamp_utc;open;high\n2024-01-01;1;2\n", "a table of text that begins with 'timestamp_utc;open;high'"),
+        (b"hello\nworld\n", "text in no format known here, which begins with 'hello'"),
+    ],
+)
+def test_what_is_no_recording_is_named_with_what_to_do(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "given"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=f"given is .*{says}") as caught:
+        sources.open(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tar_archive_is_not_taken_for_what_shows_in_it(tmp_path: Path, packed: bool) -> None:
+    inside = tmp_path / "events.ndjson"
+    inside.write_text('{"ts_ns": 1, "event": "e"}\n' * 100)
+    path = tmp_path / "events.tar"
+    with tarfile.open(path, "w:gz" if packed else "w") as archive:
+        archive.add(inside, "events.ndjson")
+    with pytest.raises(FormatError, match="is a tar archive: unpack it"):
+        sources.inspect(path)
 
 
 def test_every_format_offers_what_dispatch_needs() -> None:
