@@ -49,14 +49,14 @@ class Slice:
 
 def numbering_of(sets: bytes) -> Numbering | None:
     """How pictures are numbered, by parameter sets in Annex B; None where gaps are allowed or it cannot be told."""
-    found = set()
+    found: list[Numbering | None] = []
     for unit in sets.split(b"\0\0\1"):
         if unit and unit[0] & 0x1F == 7:
             try:
-                found.add(_numbering(_Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))))
+                found.append(_numbering(_Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))))
             except ValueError:
                 return None
-    return found.pop() if len(found) == 1 else None
+    return found[0] if found and all(other == found[0] for other in found) else None
 
 
 def _numbering(bits: _Bits) -> Numbering | None:
