@@ -116,9 +116,7 @@ class BufferPool:
 
 def _size_class(nbytes: int) -> int:
     """The next of 4096, 6144, 8192, 12288, ...: at most a third of a block is unused."""
-    size = 4096
-    while size < nbytes:
-        if size + (size >> 1) >= nbytes:
-            return size + (size >> 1)
-        size <<= 1
-    return size
+    if nbytes <= 4096:
+        return 4096
+    size = 1 << (nbytes - 1).bit_length()
+    return size - (size >> 2) if nbytes <= size - (size >> 2) else size
