@@ -27,14 +27,18 @@ def scans(
     n_points: Any,
     places: Ints,
     shape: Ints,
-) -> tuple[int, bool]:
-    """Rows of the messages whose `status` is 0 and stays so; how many, and whether all list the same fields.
+    offsets: Any,
+) -> tuple[int, bool, int]:
+    """Rows of the messages whose `status` is 0 and stays so.
+
+    Returns how many, whether all list the same fields, and the least bytes between points of a scan that has any.
 
     ``places[:, row]``: where the frame_id and the list of fields are, each with its length. ``shape[row]``: rows, points
     in a row, bytes between points, bytes between rows, where the points begin, big endian message, big endian points. The
-    list is checked to be whole, not what it says.
+    list is checked to be whole, not what it says. `offsets` become the running sum of the points.
     """
-    k, alike = 0, True
+    k, alike, least = 0, True, np.iinfo(np.int64).max
+    offsets[0] = 0
     for i in range(starts.shape[0]):
         if status[i]:
             continue
@@ -85,8 +89,11 @@ def scans(
         places[0, k], places[1, k], places[2, k], places[3, k] = at, size, listed, behind - listed
         shape[k, 0], shape[k, 1], shape[k, 2], shape[k, 3] = rows, width, step, row_step
         shape[k, 4], shape[k, 5], shape[k, 6] = p + 12, big, other_order
+        offsets[k + 1] = offsets[k] + rows * width
+        if rows * width > 0:
+            least = min(least, step)
         k += 1
-    return k, alike
+    return k, alike, least
 
 
 @kernel
@@ -123,10 +130,6 @@ def _number(b: Any, p: int, kind: int, big: bool) -> Any:
     return np.float64(np.int8(b[p]))
 
 
-#: Points whose columns are filled one after the other: their bytes stay in the nearest cache.
-_RUN = 512
-
-
 @kernel
 def points(
     b: Bytes,
@@ -147,84 +150,66 @@ def points(
     missing, or an integer column's value is not a whole number in its range. Where ``plain[c]`` is 1 every value is
     there, and where it is 2 none is: `valid` is then not touched, nor in the second case the column.
     """
+    single, offset = np.zeros(6, np.int64), np.zeros(6, np.int64)
     for i in range(layout.shape[0]):
-        k, step = layout[i], shape[i, 2]
+        k, step, width = layout[i], shape[i, 2], shape[i, 1]
         big = shape[i, 6] != 0
-        q = np.int64(offsets[i])
+        count = 0
+        for c in range(6):
+            if plain[c] == 1 and layouts[k, c, 1] == 7 and not big:
+                single[count], offset[count] = c, layouts[k, c, 0]
+                count += 1
         for row in range(shape[i, 0]):
-            p = shape[i, 4] + row * shape[i, 3]
-            for begun in range(0, shape[i, 1], _RUN):
-                count = min(_RUN, shape[i, 1] - begun)
-                for c in range(8):
-                    if plain[c] == 2:
-                        continue
-                    at, kind = layouts[k, c, 0], layouts[k, c, 1]
-                    if plain[c] == 0:
-                        _checked(b, p + at, step, count, kind, big, at >= 0, c, q, floats, track, flags, valid[c])
-                    elif c == 6:
-                        _whole(b, p + at, step, count, kind, big, track[q : q + count])
-                    elif c == 7:
-                        _whole(b, p + at, step, count, kind, big, flags[q : q + count])
-                    else:
-                        _floats(b, p + at, step, count, kind, big, floats[c, q : q + count])
-                q += count
-                p += count * step
-
-
-@kernel
-def _floats(b: Any, p: int, step: int, count: int, kind: int, big: bool, out: Any) -> None:
-    if kind == 7 and not big:
-        for j in range(count):
-            out[j] = np.uint32(u32(b, p + j * step, False)).view(np.float32)
-        return
-    for j in range(count):
-        out[j] = np.float32(_number(b, p + j * step, kind, big))
-
-
-@kernel
-def _whole(b: Any, p: int, step: int, count: int, kind: int, big: bool, out: Any) -> None:
-    """Unsigned fields into a column at least as wide."""
-    if kind == 6:
-        for j in range(count):
-            out[j] = u32(b, p + j * step, big)
-    elif kind == 4:
-        for j in range(count):
-            out[j] = u16(b, p + j * step, big)
-    else:
-        for j in range(count):
-            out[j] = b[p + j * step]
-
-
-@kernel
-def _checked(
-    b: Any,
-    p: int,
-    step: int,
-    count: int,
-    kind: int,
-    big: bool,
-    given: bool,
-    c: int,
-    q: int,
-    floats: Any,
-    track: Any,
-    flags: Any,
-    valid: Any,
-) -> None:
-    for j in range(q, q + count):
-        value: Any = 0.0
-        there = given
-        if there:
-            value = _number(b, p, kind, big)
-        if c < 6:
-            floats[c, j] = np.float32(value)
-        else:
-            top = 4294967295.0 if c == 6 else 65535.0
-            if not (0.0 <= value <= top) or value != np.floor(value):
-                there, value = False, 0.0
-            if c == 6:
-                track[j] = np.uint32(value)
+            p, q = shape[i, 4] + row * shape[i, 3], np.int64(offsets[i]) + row * width
+            if count == 4:  # x, y, z and a speed: known how many, the loop over them goes
+                _singles(b, p, step, width, single, offset, 4, floats, q)
             else:
-                flags[j] = np.uint16(value)
-        valid[j] = there
+                _singles(b, p, step, width, single, offset, count, floats, q)
+            for c in range(8):
+                at, kind = layouts[k, c, 0], layouts[k, c, 1]
+                if plain[c] == 2 or (plain[c] == 1 and c < 6 and kind == 7 and not big):
+                    continue
+                there = True if plain[c] == 1 else at >= 0
+                if c == 6:
+                    _whole(b, p + at, step, width, kind, big, there, track[q : q + width], plain[c], valid[6], q)
+                elif c == 7:
+                    _whole(b, p + at, step, width, kind, big, there, flags[q : q + width], plain[c], valid[7], q)
+                else:
+                    _floats(b, p + at, step, width, kind, big, there, floats[c, q : q + width], plain[c], valid[c], q)
+
+
+@kernel
+def _singles(b: Any, p: int, step: int, width: int, single: Any, offset: Any, count: int, out: Any, q: int) -> None:
+    """The little-endian float32 fields of points."""
+    for j in range(width):
+        for t in range(count):
+            out[single[t], q + j] = np.uint32(u32(b, p + offset[t], False)).view(np.float32)
+        p += step
+
+
+@kernel
+def _floats(
+    b: Any, p: int, step: int, width: int, kind: int, big: bool, there: bool, out: Any, plain: int, valid: Any, q: int
+) -> None:
+    for j in range(width):
+        out[j] = np.float32(_number(b, p, kind, big)) if there else np.float32(0.0)
+        if plain == 0:
+            valid[q + j] = there
+        p += step
+
+
+@kernel
+def _whole(
+    b: Any, p: int, step: int, width: int, kind: int, big: bool, there: bool, out: Any, plain: int, valid: Any, q: int
+) -> None:
+    """Whole numbers as far as `out` holds them."""
+    top = np.float64(np.iinfo(out.dtype).max)
+    for j in range(width):
+        value = _number(b, p, kind, big) if there else np.float64(-1.0)
+        fits = 0.0 <= value <= top
+        whole = np.int64(value) if fits else np.int64(0)
+        fits = fits and np.float64(whole) == value
+        out[j] = whole if fits else 0
+        if plain == 0:
+            valid[q + j] = fits
         p += step

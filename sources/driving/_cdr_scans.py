@@ -48,16 +48,20 @@ class Scans:
     ) -> Messages:
         rows = len(starts)
         block, status = self._columns.take(pool, rows), np.zeros(rows, np.uint8)
-        places, shape = np.empty((4, rows), np.int64), np.empty((rows, 7), np.int64)
+        places, shape, offsets = (
+            np.empty((4, rows), np.int64),
+            np.empty((rows, 7), np.int64),
+            np.empty(rows + 1, np.int32),
+        )
         while True:
-            count, alike = scans(
+            count, alike, least = scans(
                 data, starts, lengths, log_times, self._most, first, status,
-                block["ts_event"], block["ts_recv"], block["seq"], block["n_points"], places, shape,
+                block["ts_event"], block["ts_recv"], block["seq"], block["n_points"], places, shape, offsets,
             )  # fmt: skip
             id_at, id_size, fields_at, fields_size = places[:, :count]
             codes, ids, unnamed = self._frame_ids(data, id_at, id_size)
             layout, layouts = self._layouts(data, fields_at, fields_size, shape[:count], alike)
-            unread = layouts.unread(layout, shape[:count])
+            unread = layouts.unread(layout, shape[:count]) if least < layouts.widest else None
             if unnamed is None and unread is None:
                 break
             good = np.flatnonzero(status == 0)
@@ -68,16 +72,13 @@ class Scans:
         block["topic"][:count], block["frame_id"][:count] = 0, codes
         batch = block.batch(
             count,
-            {"points": _points(data, shape, layout, layouts, block["n_points"][:count], pool)},
+            {"points": _points(data, shape, layout, layouts, offsets[: count + 1], pool)},
             dictionaries={"topic": self._topics, "frame_id": ids},
         )
         return Messages(batch, bad_rows(status))
 
 
-def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, n_points: Array, pool: BufferPool) -> pa.Array:
-    rows = len(n_points)
-    offsets = np.zeros(rows + 1, np.int32)
-    np.cumsum(n_points, out=offsets[1:])
+def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, offsets: Array, pool: BufferPool) -> pa.Array:
     total = int(offsets[-1])
     stride = -(-total // 16) * 16
     lease = pool.take(stride * (7 * 4 + 2))
@@ -86,7 +87,7 @@ def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, n_points
     valid = np.empty((8, total if layouts.checked else 0), np.bool_)
     points(data, shape, layout, offsets, layouts.columns, layouts.plain, floats, track, flags, valid)
     children = []
-    for c, how in enumerate(layouts.plain.tolist()):
+    for c, how in enumerate(layouts.filled):
         kind, width = _KINDS[c]
         if how == _ABSENT:
             children.append(pa.Array.from_buffers(kind, total, [zeros(-(-total // 8)), zeros(total * width)]))
@@ -97,7 +98,7 @@ def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, n_points
         values = lease.buffer(c * 4 * stride, total * width)
         children.append(pa.Array.from_buffers(kind, total, [mask, values]))
     structs = pa.Array.from_buffers(POINT, total, [None], children=children)
-    return pa.Array.from_buffers(_POINTS, rows, [None, pa.py_buffer(offsets)], children=[structs])
+    return pa.Array.from_buffers(_POINTS, len(layout), [None, pa.py_buffer(offsets)], children=[structs])
 
 
 _POINTS = pa.list_(POINT)
@@ -118,13 +119,12 @@ class _Layout:
                 self.plain[c] = _ABSENT
             elif -1 not in kinds and kinds <= _ALWAYS[c]:
                 self.plain[c] = _PLAIN
-        self.checked = bool((self.plain == _CHECKED).any())
-        self._widest = int(extents.max(initial=0))
+        self.filled: list[int] = self.plain.tolist()
+        self.checked = _CHECKED in self.filled
+        self.widest = int(extents.max(initial=0))
 
     def unread(self, layout: Array, shape: Array) -> Array | None:
         """Which scans have points that are shorter than their layout (None: none has)."""
-        if len(shape) and self._widest <= shape[:, 2].min():
-            return None
         empty = (shape[:, 0] == 0) | (shape[:, 1] == 0)
         wrong = ~empty & (self.extents[layout] > shape[:, 2])
         return wrong if wrong.any() else None
