@@ -22,6 +22,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a RAR archive: unpack it first"),
     (b"\xff\x06\0\0sNaPpY", "packed in snappy's framing format: unpack it first"),
     (b"snoop\0\0\0", "a snoop capture: convert it with 'editcap -F pcapng'"),
+    (b"\xff\xff\xff\xff", f"perhaps an Arrow IPC stream: {_PARQUET}, or write an IPC file"),
     (b"PARE", "an encrypted Parquet file: decrypt it first"),
     (b"ORC", f"an ORC file: {_PARQUET}"),
     (b"Obj\x01", f"an Avro file: {_PARQUET}"),

@@ -22,13 +22,15 @@ from .parquet_ticks import UNITS, USUAL, ParquetTicks
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Plan", "Table", "TableReader", "open_table", "plan_of", "usual_time"]
+__all__ = ["Plan", "Table", "TableReader", "columns_of", "open_table", "plan_of", "usual_time", "usual_unit"]
 
 #: Rows of a block.
 ROWS = 1 << 15
 _EVENT = tuple(column.name for column in EVENT_FIELDS)
 _SIZES = ("size", "qty", "quantity", "volume", "amount")
 _DAMAGE = (pa.ArrowException, OSError)
+#: 1990 and 2100, in ns.
+_SINCE, _UNTIL = 631_152_000 * 10**9, 4_102_444_800 * 10**9
 
 
 class Table:
@@ -123,15 +125,61 @@ def open_table(path: str) -> Table:
     raise FormatError(f"{path} begins with {head.hex(' ')}, which is neither Parquet nor Arrow IPC")
 
 
-def usual_time(schema: pa.Schema, path: str) -> str:
-    """The column that is the event time, by its name, else the only timestamp."""
+def usual_time(table: Table) -> str:
+    """The column that is the event time, by its name, else the only timestamp. Raises FormatError if there is none."""
+    schema = table.schema
     stamps = [column.name for column in schema if pa.types.is_timestamp(column.type)]
+    by_name = {column.name.lower(): column for column in reversed(list(schema))}
     for name in USUAL:
-        if name in schema.names and (name in stamps or pa.types.is_integer(schema.field(name).type)):
-            return name
+        column = by_name.get(name)
+        if column is not None and _may_be_time(table, column, name):
+            return str(column.name)
     if len(stamps) == 1:
         return str(stamps[0])
-    raise FormatError(f"{path} has columns {', '.join(schema.names)}: say which is the time, as in time='ts'")
+    raise FormatError(f"{table.path} has columns {', '.join(schema.names)}: say which is the time, as in time='ts'")
+
+
+def _may_be_time(table: Table, column: pa.Field, usual: str) -> bool:
+    if _is_text(column.type):
+        first = _first(table, column.name)
+        return first is not None and _parsed(pa.array([first])).null_count == 0
+    return _is_time(column.type) and not (usual == "date" and _is_number(column.type))
+
+
+def _first(table: Table, name: str) -> Any:
+    """The first value of a column that is not null; None if there is none."""
+    if table.schema.names.count(name) != 1:
+        return None
+    try:
+        batches = (batch for group in range(table.groups) for batch in table.batches(group, [name]))
+        return next((value for batch in batches for value in batch.column(0).drop_null()[:1].to_pylist()), None)
+    except _DAMAGE:
+        return None
+
+
+def usual_unit(table: Table, name: str) -> str | None:
+    """The unit of a time that is a number, by its first value; None for ns and for times that tell their unit."""
+    first = _first(table, name)
+    if not isinstance(first, int | float):
+        return None
+    return next((unit for unit, ns in UNITS.items() if _SINCE <= first * ns < _UNTIL), None)
+
+
+def columns_of(schema: pa.Schema) -> str:
+    """Names and types in one line."""
+    return ", ".join(f"{column.name} {' '.join(str(column.type).split())}" for column in schema)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind) or _is_number(kind) or _is_text(kind))
 
 
 @dataclass(frozen=True)
@@ -153,15 +201,21 @@ def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
     recv = spec.recv
     if recv is None and "ts_init" in found.names and spec.time == "ts_event":
         recv = "ts_init"
+    elif recv is None and found.names.count("ts_recv") == 1 and spec.time != "ts_recv":
+        same = found.names.count(spec.time) == 1 and found.field("ts_recv").type == found.field(spec.time).type
+        recv = "ts_recv" if same else None
     for name in (spec.time, *([recv] if recv else []), *(spec.columns or ())):
         if found.names.count(name) != 1:
             raise GraphError(f"{source} has no column {name!r}", expected=f"one of {', '.join(found.names)}")
     for name in (spec.time, recv or spec.time):
         kind = found.field(name).type
-        if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)):
-            raise GraphError(f"column {name!r} of {source} is {kind}", expected="a timestamp, a date or an integer")
+        if not _is_time(kind):
+            raise GraphError(f"column {name!r} of {source} is {kind}", expected="a timestamp, a date, a number or text")
     names = spec.columns if spec.columns is not None else [n for n in found.names if n not in (spec.time, recv)]
     others = tuple(name for name in names if name not in _EVENT)
+    twice = next((name for name in others if found.names.count(name) > 1), None)
+    if twice is not None:
+        raise GraphError(f"{source} has two columns {twice!r}", expected="columns= that names the others")
     places = dict(spec.fixed_point or ())
     if spec.fixed_point is None:
         widths = {8: 9, 16: 16}
@@ -270,6 +324,13 @@ class TableReader(SourceReader):
 def _ns(column: pa.Array, scale: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Times as int64 ns, and where there is none."""
     kind = column.type
+    if _is_text(kind):
+        column, kind = _parsed(column), pa.timestamp("ns", "UTC")
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        numbers = column.fill_null(float("nan")).to_numpy(zero_copy_only=False).astype(np.float64)
+        absent = ~(np.abs(numbers) < ((1 << 63) - 1) // scale)  # not a number is absent too
+        whole, rest = np.divmod(np.where(absent, 0.0, numbers), 1.0)
+        return whole.astype(np.int64) * scale + np.rint(rest * scale).astype(np.int64), absent
     if pa.types.is_date(kind):
         column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
     if pa.types.is_timestamp(kind):
@@ -283,6 +344,19 @@ def _ns(column: pa.Array, scale: int) -> tuple[npt.NDArray[np.int64], npt.NDArra
     values = values.astype(np.int64)
     missing |= (np.abs(values) > ((1 << 63) - 1) // scale) | (values == np.iinfo(np.int64).min)
     return np.where(missing, 0, values) * scale, missing
+
+
+def _parsed(column: pa.Array) -> pa.Array:
+    """Text as times, null where it is none. Text without a zone counts as UTC."""
+    for zone in ("UTC", None):
+        try:
+            return column.cast(pa.timestamp("ns", zone)).cast(pa.timestamp("ns", "UTC"))
+        except pa.ArrowInvalid:
+            continue
+    if len(column) == 1:
+        return pa.nulls(1, pa.timestamp("ns", "UTC"))
+    half = len(column) // 2
+    return pa.concat_arrays([_parsed(column[:half]), _parsed(column[half:])])
 
 
 def _fixed_point(column: pa.Array, places: int, *, as_float: bool) -> tuple[pa.Array, npt.NDArray[np.bool_]]:

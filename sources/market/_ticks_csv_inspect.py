@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import pyarrow as pa
+
 from ...pipeline.columns import as_numpy
 from ...pipeline.context import Context
 from ...pipeline.source import SourceSpec
@@ -31,7 +33,7 @@ def survey(spec: SourceSpec, kind: str) -> dict[str, Any]:
                 low, high = int(times.min()), int(times.max())
                 least, greatest = min(low, least or low), max(high, greatest or high)
                 if "symbol" in batch.schema.names:
-                    symbols.update(batch.column("symbol").dictionary.to_pylist())
+                    symbols.update(_names(batch.column("symbol")))
     finally:
         reader.close()
     span = None if least is None or greatest is None else [least, greatest]
@@ -44,6 +46,11 @@ def survey(spec: SourceSpec, kind: str) -> dict[str, Any]:
         "time_range": None if span is None else {"ns": span, "utc": [_iso(time) for time in span]},
         "error": error,
     }
+
+
+def _names(column: pa.Array) -> list[Any]:
+    """The values of a column of names, which a file may have as a dictionary or not."""
+    return list((column.dictionary if pa.types.is_dictionary(column.type) else column.unique()).to_pylist())
 
 
 def _iso(ns: int) -> str:

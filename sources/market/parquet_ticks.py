@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ...pipeline.context import Context
-from ...pipeline.errors import GraphError
+from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import describe
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
@@ -26,7 +26,20 @@ __all__ = ["ParquetTicks", "inspect_parquet_ticks", "is_parquet_ticks", "open_pa
 
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 #: Names that a time column often has, the likeliest first.
-USUAL = ("ts_event", "timestamp_ns", "timestamp", "time", "ts", "datetime", "date", "exchange_time", "transact_time")
+USUAL = (
+    *("ts_event", "timestamp_ns", "timestamp", "time", "ts", "datetime", "date", "exchange_time", "transact_time"),
+    *(
+        "event_time",
+        "event_ts",
+        "exch_time",
+        "exch_ts",
+        "exch_timestamp",
+        "exchange_timestamp",
+        "trade_time",
+        "ts_recv",
+    ),
+    *("local_timestamp", "local_ts", "recv_time", "received_at", "created_at", "open_time", "ts_init"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,13 @@ class ParquetTicks(SourceSpec):
     path
         The file. Parquet is told from IPC by its content.
     time
-        Column with the event time: a timestamp (without a zone it counts as UTC), a date, or an integer of `unit`.
+        Column with the event time: a timestamp (without a zone it counts as UTC), a date, ISO 8601 text, or a number of
+        `unit` (floats are rounded to the ns).
     unit
-        ``s``, ``ms``, ``us`` or ``ns``, for integer times; None: ns.
+        ``s``, ``ms``, ``us`` or ``ns``, for times that are numbers; None: ns.
     recv
-        Column with the capture time in the same unit; None: ``ts_init`` where a catalog has it, else the event time.
+        Column with the capture time in the same unit; None: ``ts_init`` where a catalog has it, ``ts_recv`` where it is of
+        the type of the event time, else the event time.
     columns
         Which other columns, in this order; None: all of them.
     fixed_point
@@ -131,25 +146,48 @@ def is_parquet_ticks(head: bytes) -> bool:
 
 
 def open_parquet_ticks(path: PathLike, **options: Any) -> ParquetTicks:
-    """The file as a source; without `time`, the column that is called as a time column usually is, or is the only one."""
-    from ._parquet_ticks_reader import open_table, usual_time
+    """The file as a source; what `options` do not say is found: the time by its usual names or as the only timestamp, the
+    unit of a time that is a number by its size, if that makes it one of the years 1990 to 2100 (else ns)."""
+    from ._parquet_ticks_reader import open_table, usual_time, usual_unit
 
-    if "time" not in options:
-        place = location(path)
-        with open_table(place) as table:
-            options["time"] = usual_time(table.schema, place)
+    place = location(path)
+    with open_table(place) as table:
+        if "time" not in options:
+            options["time"] = usual_time(table)
+        if options.get("unit") is None:
+            options["unit"] = usual_unit(table, options["time"])
     spec = ParquetTicks(path, **options)
     _ = spec.schema
     return spec
 
 
 def inspect_parquet_ticks(path: PathLike) -> dict[str, Any]:
-    """What the file holds: plain values for `penstock inspect`, found by reading it."""
-    from ._parquet_ticks_reader import open_table
+    """What the file holds: plain values for `penstock inspect`, found by reading it.
+
+    Where no column looks like the time, only rows and columns are told, and ``time_column`` is None.
+    """
+    from ._parquet_ticks_reader import columns_of, open_table, usual_time, usual_unit
     from ._ticks_csv_inspect import survey
 
-    spec = open_parquet_ticks(path)
-    with open_table(str(spec.path)) as table:
+    place = location(path)
+    with open_table(place) as table:
         kind, groups = table.kind, table.groups
-    found = survey(spec, "rows")
-    return {**found, "container": kind, "groups": groups, "time_column": spec.time, "schema": describe(spec.schema)}
+        rows = sum(table.rows(group) for group in range(groups))
+        try:
+            time = usual_time(table)
+        except FormatError:
+            columns = columns_of(table.schema)
+            hint = "no column is the time by its name or type: open it with time='COLUMN'"
+            found = {
+                "compression": "none",
+                "messages": rows,
+                "types": {},
+                "bad": None,
+                "symbols": 0,
+                "time_range": None,
+            }
+            return {**found, "container": kind, "groups": groups, "time_column": None, "hint": hint, "schema": columns}
+        unit = usual_unit(table, time)
+    spec = ParquetTicks(path, time=time, unit=unit)
+    found = {**survey(spec, "rows"), "container": kind, "groups": groups, "time_column": time, "time_unit": unit}
+    return {**found, "schema": describe(spec.schema)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from typing import Any
 
 from ...pipeline.errors import FormatError
 from ._stored_file import StoredFile
@@ -37,7 +38,7 @@ class ZipFeed(Feed):
     def seek(self, offset: int) -> None:
         self.error = None
         try:
-            self._file = self._archive.open(self._name)
+            self._file: Any = self._archive.open(self._name)
         except _DAMAGE as error:
             raise FormatError(f"{self._name!r} in {self._stored.path} does not unpack: {error}") from None
         scratch = memoryview(bytearray(min(offset, _STEP)))

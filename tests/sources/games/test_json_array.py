@@ -75,7 +75,7 @@ def test_the_time_of_elements_is_found_and_must_be_there(tmp_path):
     assert rows["ts_event"].cast(pa.int64()).to_pylist() == [(1_700_000_000_000 + i) * 10**6 for i in range(9)]
     assert rows["type"].to_pylist() == ["k"] * 9
     path.write_text('[{"open": 1.5}]')
-    with pytest.raises(GraphError, match="nothing in the records .* looks like their time"):
+    with pytest.raises(GraphError, match=r"nothing in the records .* looks like their time"):
         open_json_array(path)
 
 

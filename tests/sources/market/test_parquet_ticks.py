@@ -134,6 +134,63 @@ def test_times_of_every_kind_become_nanoseconds(
     ]
 
 
+@pytest.mark.parametrize(
+    ("times", "ns"),
+    [
+        (["2024-01-02T03:04:05.123456789", "2024-01-02 03:04:05", "soon", None], [123_456_789, 0, None, None]),
+        (
+            ["2024-01-02T03:04:05Z", "2024-01-02T04:04:05.5+01:00", "", "2024-01-02T03:04:06Z"],
+            [0, 5 * 10**8, None, 10**9],
+        ),
+    ],
+)
+def test_text_with_times_is_read_or_the_row_is_bad(
+    tmp_path: Path, times: list[str | None], ns: list[int | None]
+) -> None:
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.table({"Time": times}), path)
+    rows, bad, _ = read(open_parquet_ticks(path))
+    start = 1_704_164_645 * 10**9
+    assert [row["ts_event"] for row in rows] == [start + rest for rest in ns if rest is not None]
+    assert [record.seq for record in bad] == [i for i, rest in enumerate(ns) if rest is None]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "ns"),
+    [
+        ([1_700_000_000], pa.int32(), START),
+        ([1_700_000_000_123], pa.int64(), START + 123 * 10**6),
+        ([None, 1_700_000_000_123_456], pa.uint64(), START + 123_456_000),
+        ([START + 7], pa.int64(), START + 7),
+        ([34_200_017_459_617], pa.int64(), 34_200_017_459_617),
+        ([1_700_000_000.25], pa.float64(), START + 25 * 10**7),
+        ([float("nan"), None, 1_700_000_000_000.5], pa.float64(), START + 500_000),
+    ],
+)
+def test_the_unit_of_times_that_are_numbers_is_told_by_their_size(
+    tmp_path: Path, values: list[Any], kind: pa.DataType, ns: int
+) -> None:
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.table({"Timestamp": pa.array(values, kind)}), path)
+    if values[0] != values[0]:  # the first value is none: its unit has to be said
+        assert [row["ts_event"] for row in read(ParquetTicks(path, time="Timestamp", unit="ms"))[0]] == [ns]
+        return
+    rows, bad, _ = read(open_parquet_ticks(path))
+    assert [row["ts_event"] for row in rows] == [ns]
+    assert len(bad) == len(values) - 1
+
+
+def test_a_file_without_a_time_is_described_and_one_with_plain_names_too(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.table({"id": [1, 2], "note": ["a", "b"]}), path)
+    found = inspect_parquet_ticks(path)
+    assert (found["messages"], found["time_column"], found["schema"]) == (2, None, "id int64, note string")
+    assert "time='COLUMN'" in found["hint"]
+    parquet.write_table(pa.table({"ts": pa.array([START, START]), "symbol": ["A", "B"]}), path)
+    found = inspect_parquet_ticks(path)
+    assert (found["messages"], found["symbols"], found["time_column"]) == (2, 2, "ts")
+
+
 def test_rows_without_a_time_are_bad_records(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     times = pa.array([1, None, (1 << 64) - 1, 4], pa.uint64())
@@ -165,15 +222,28 @@ def test_positions_and_splits_give_the_same_rows(
 
 def test_columns_are_chosen_and_wrong_ones_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    parquet.write_table(pa.table({"t": pa.array([1, 2]), "a": [1.5, 2.5], "b": ["x", "y"]}), path)
+    parquet.write_table(pa.table({"t": pa.array([1, 2]), "a": [[1.5], [2.5]], "b": ["x", "y"]}), path)
     rows, _, _ = read(ParquetTicks(path, time="t", columns=["b"]))
     assert [sorted(row) for row in rows] == [["b", "seq", "ts_event", "ts_recv"]] * 2
-    for options in ({}, {"time": "t", "recv": "r"}, {"time": "t", "columns": ["c"]}, {"time": "b"}, {"time": "a"}):
+    for options in ({}, {"time": "t", "recv": "r"}, {"time": "t", "columns": ["c"]}, {"time": "a"}):
         with pytest.raises(GraphError, match=r"x\.parquet"):
             _ = ParquetTicks(path, **options).schema  # type: ignore[arg-type]
     with pytest.raises(GraphError, match="unit"):
         ParquetTicks(path, unit="minutes")
     with pytest.raises(FormatError, match="time='ts'"):
+        open_parquet_ticks(path)
+
+
+def test_a_capture_time_of_the_same_kind_is_kept_and_columns_that_come_twice_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    times = pa.array([START, START + 1])
+    parquet.write_table(pa.table({"timestamp": times, "ts_recv": pa.array([START + 5, START + 6]), "v": [1, 2]}), path)
+    assert [(row["ts_event"], row["ts_recv"]) for row in read(open_parquet_ticks(path))[0]] == [
+        (START, START + 5),
+        (START + 1, START + 6),
+    ]
+    parquet.write_table(pa.table([times, times, times], ["ts", "a", "a"]), path)
+    with pytest.raises(GraphError, match=r"x\.parquet has two columns 'a'"):
         open_parquet_ticks(path)
 
 
