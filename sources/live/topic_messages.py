@@ -15,12 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
-from ...pipeline.errors import FormatError
 from ...pipeline.source import Decoded
-from ..driving._mcap_contents import catalog_of
-from ..driving._mcap_topic import CHUNK_LIMIT
 from ..driving.cdr import Table, table_for
 from ..storage.stored import PathLike, location
+from ._recorded_topics import channels_at, type_at
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
@@ -77,21 +75,11 @@ class TopicMessages(Codec):
 
     @classmethod
     def like(cls, path: PathLike, topic: str) -> TopicMessages:
-        """As in the MCAP recording `path`. Raises FormatError naming the topics if it has none of that name."""
-        catalog = catalog_of(location(path), CHUNK_LIMIT)
-        channels = catalog.channels_of(topic)
-        if not channels:
-            raise FormatError(f"{location(path)}: no topic {topic!r}; it has {', '.join(catalog.topics()) or 'none'}")
-        channel = channels[0]
-        kind = catalog.types.get(channel.type_id)
-        return cls(
-            topic,
-            channel.id,
-            channel.encoding,
-            kind.name if kind is not None else "",
-            kind.encoding if kind is not None else "",
-            kind.data.decode("latin-1") if kind is not None else "",
-        )
+        """As in the recording `path` (MCAP, ROS 1 bag, rosbag2). Raises FormatError naming its topics if it lacks it."""
+        place = location(path)
+        found = type_at(place, topic)
+        channel = channels_at(place)[topic]
+        return cls(topic, channel, found.encoding, found.type, found.notation, found.definition.decode("latin-1"))
 
 
 class _Session(Session):

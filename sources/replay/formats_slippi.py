@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..games._slippi_format import FIRST_FRAME, FRAME_NS, FRAME_START, ITEM, POST, PRE
 from ..storage.unpack import open_feed
@@ -16,11 +15,11 @@ _OF_FRAMES = frozenset((PRE, POST, FRAME_START, ITEM))
 _MOST = 1 << 20
 
 
-def slippi_playable(path: str, *, start_at: int | None = None, **_: Any) -> Playable:
+def slippi_playable(path: str, *, start_at: int | None = None) -> Playable:
     """The events of `path`, bare and frame by frame, each frame due 16.683 ms behind the one before.
 
     The start of the game and all before the first frame are one message, at the replay's ``startAt`` (1970 if it has none)
-    or `start_at` (ns). A frame that a rollback sent again is a message of its own, at its frame's time, so it is due at once.
+    or `start_at` (ns). A frame that a rollback sent again is a message of its own, at its frame's time, so due at once.
     Raises FormatError for a file that is no Slippi replay.
     """
     from ..games._slippi_reader import examine
