@@ -58,10 +58,10 @@ class BadEvent:
 class Resolved:
     """What has become final: event bytes ``(rows, 64)`` uint8, zeros behind a shorter event, with the number of each.
 
-    `first_seq` and `records` number rows and bad events together; `counts` are the events passed, by code; `superseded`
-    were sent again before they became final, `late` after it, `missing` are frames that never came. `after` is the position
-    to go on from (empty for a connection: `FrameResolver.save` gives it). `stamps` are the times that were given with the bytes that made each event whole; `gaps` the frames
-    (first, last) that a connection jumped over.
+    `first_seq` and `records` number rows and bad events together; `counts` are the events passed, by code; `superseded` were
+    sent again before they became final, `late` after it, `missing` are frames that never came. `after` is the position to
+    go on from (empty for a connection: `FrameResolver.save` gives it). `stamps` are the times that were given with the
+    bytes that made each event whole; `gaps` the frames (first, last) that a connection jumped over.
     """
 
     rows: npt.NDArray[np.uint8]

@@ -29,6 +29,7 @@ _TRIPLE = re.compile(r"\s*(-?[0-9.]+(?:e-?[0-9]+)?)\s*,\s*(-?[0-9.]+(?:e-?[0-9]+
 _NO_STATE = frozenset({"previously", "added", "auth"})
 _PERSONAL = frozenset({"steamid", "accountid", "account_id", "clan", "persona", "personaname", "pro_name"})
 _MOST_LEAVES, _MOST_DEPTH, _MOST_PLAYERS = 32_000, 32, 30_000
+_LATE_S = 10
 _CHANGES = ("set", "initial", "removed")
 _SET, _INITIAL, _REMOVED = range(3)
 
@@ -62,9 +63,11 @@ class GsiDiff:
     follow the document; what is gone comes last. `ts_event` and `ts_recv` are the time of receipt: the game's own stamp has
     whole seconds.
 
-    The secret (``auth``) and the game's own ``previously`` and ``added`` are never looked at. Ids, names and clans are left
-    out unless `keep_personal`. A post that is no JSON object, is longer than `max_bytes`, or has more than 32,000 leaves is
-    a bad record; only its size is kept of it, because it may hold the secret.
+    What the game says was there before (``previously``) is compared with the last post: where a value differs, posts were
+    missed, and `missed` says so until the next post. A post with a ``provider.timestamp`` up to 10 s before the last
+    one's came too late: it changes nothing, and `stale` is set. The secret (``auth``) and ``added`` are never looked at.
+    Ids, names and clans are left out unless `keep_personal`. A post that is no JSON object, is longer than `max_bytes`,
+    or has more than 32,000 leaves is a bad record; only its size is kept of it, because it may hold the secret.
     """
 
     def __init__(
@@ -82,18 +85,26 @@ class GsiDiff:
         self._seq = int(saved.get("seq", 0))
         self._players: dict[str, int] = {name: number for number, name in enumerate(saved.get("players", ()))}
         self._leaves: dict[tuple[str, int], Leaf] | None = None
+        self._time = saved.get("time")
+        self.missed, self.stale = "", False
         if saved.get("leaves") is not None:
             self._leaves = {(path, player): value for path, player, value in saved["leaves"]}
 
     def save(self) -> dict[str, Any]:
         """State for a checkpoint, as plain values. It holds the players' ids: a resumed stream numbers them alike."""
         leaves = None if self._leaves is None else [[*key, value] for key, value in self._leaves.items()]
-        return {"seq": self._seq, "players": list(self._players), "leaves": leaves}
+        return {"seq": self._seq, "players": list(self._players), "leaves": leaves, "time": self._time}
 
     def post(self, body: bytes, recv_ns: int) -> tuple[pa.RecordBatch | None, BadRecord | None]:
         """The rows of one post, or what is wrong with it. Neither if nothing changed."""
+        self.missed, self.stale = "", False
         try:
-            document = self._parse(body)
+            document, previously = self._parse(body)
+            time = _time_of(document)
+            if time is not None and self._time is not None and 0 < self._time - time <= _LATE_S:
+                self.stale = True
+                return None, None
+            missed = self._missed(document, previously)
             leaves: dict[tuple[str, int], Leaf] = {}
             for path, player, leaf in self._walk(document, "", self._owner(document), 0):
                 leaves[path, player] = leaf
@@ -104,6 +115,7 @@ class GsiDiff:
             bad = BadRecord(f"gsi post {self._seq}", "gsi.diff", f"a post of {len(body)} bytes: {why}", b"", self._seq)
             self._seq += 1
             return None, bad
+        self.missed, self._time = missed, time
         before, self._leaves = self._leaves, leaves
         old = before if before is not None else {}
         how = _SET if before is not None else _INITIAL
@@ -116,7 +128,19 @@ class GsiDiff:
         rows += [(path, player, None, _REMOVED) for path, player in old if (path, player) not in leaves]
         return (self._batch(rows, document, recv_ns) if rows else None), None
 
-    def _parse(self, body: bytes) -> dict[str, Any]:
+    def _missed(self, document: Mapping[str, Any], previously: Any) -> str:
+        """Which value was another one before, as the game says, than in the last post that came; empty if none was."""
+        if self._leaves is None or not isinstance(previously, dict):
+            return ""
+        named = self._owner(previously)
+        owner = named if named >= 0 else self._owner(document)
+        for path, player, leaf in self._walk(previously, "", owner, 0):
+            before = self._leaves.get((path, player))
+            if before is not None and type(before) is type(leaf) and before != leaf:
+                return path
+        return ""
+
+    def _parse(self, body: bytes) -> tuple[dict[str, Any], Any]:
         if len(body) > self._most:
             raise ValueError(f"more than {self._most}")
         try:
@@ -125,7 +149,7 @@ class GsiDiff:
             raise ValueError(f"no JSON at {error.pos}: {error.msg}") from None
         if not isinstance(document, dict):
             raise ValueError(f"a JSON {type(document).__name__}, not an object")
-        return {key: value for key, value in document.items() if key not in _NO_STATE}
+        return {key: value for key, value in document.items() if key not in _NO_STATE}, document.get("previously")
 
     def _owner(self, document: Mapping[str, Any]) -> int:
         """The number of the player whose block ``player`` is, -1 if it names none."""
@@ -210,6 +234,13 @@ class GsiDiff:
                 except ValueError:
                     pass
         return -1, None, None, None, None, _text(leaf)
+
+
+def _time_of(document: Mapping[str, Any]) -> int | None:
+    """When the game says that it wrote, s; None if it does not."""
+    provider = document.get("provider")
+    time = provider.get("timestamp") if isinstance(provider, dict) else None
+    return time if isinstance(time, int) and not isinstance(time, bool) else None
 
 
 def _text(leaf: Leaf) -> str:

@@ -17,6 +17,7 @@ from ...pipeline.memory import Lease
 from ...pipeline.source import Decoded
 from ..driving._adc_reader import arrange
 from ..driving.adc import Adc
+from ._losses import MISSED
 from ._numbers import AGAIN, LATE, RESTART, Numbers
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class AdcFrames:
 
     def heard(self, event: str) -> None:
         """The socket was lost or made."""
+        if event.startswith(MISSED):  # the datagrams have numbers of their own
+            return
         if event.startswith("lost: "):
             self._lost = event.removeprefix("lost: ")
         elif self._lost:

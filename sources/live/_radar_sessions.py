@@ -13,6 +13,7 @@ from ..driving._radar_packets import Packet, Record
 from ..driving._radar_reader import OneRecord, RadarReader, Rows
 from ..driving.ars548 import _Packets
 from ..driving.srr520 import _Frames
+from ._losses import Losses
 from ._numbers import AGAIN, GAP, LATE, RESTART, Numbers
 from .arrival import Arrival
 from .session import Framed, Session
@@ -34,15 +35,12 @@ class _RadarSession(Session):
     def __init__(self, codec: RadarPackets, context: Context, source: str) -> None:
         self._codec, self._context, self._source = codec, context, source
         self._schema = codec.schema(source)
-        self._lost: dict[int, str] = {}
+        self._losses = Losses()
         self._noticed: list[BadRecord] = []
         self._dropped: dict[str, int] = {}
 
     def _heard(self, arrival: Arrival) -> None:
-        if arrival.event.startswith("lost: "):
-            self._lost[arrival.line] = arrival.event.removeprefix("lost: ")
-        elif reason := self._lost.pop(arrival.line, ""):
-            self._gap(f"the connection was lost ({reason}) and made again: what was sent in between is missing")
+        self._noticed += self._losses.heard(arrival, self._source)
 
     def _gap(self, error: str) -> None:
         self._noticed.append(BadRecord(self._source, "live.gap", error, b""))
@@ -83,6 +81,10 @@ class Ars548Session(_RadarSession):
                 packets.append(Packet(arrival.data, arrival.recv_ns))
         size = sum(len(packet.data) for packet in packets)
         return self._framed(self._record(first_seq, packets), self._table, len(packets), size)
+
+    def finish(self, first_seq: int) -> Framed | None:
+        self._noticed += self._losses.ended(self._source)
+        return self._framed(self._record(first_seq, []), self._table, 0, 0) if self._noticed else None
 
     def _is_new(self, data: bytes) -> bool:
         kind = ars548.kind_of(data)
@@ -188,6 +190,7 @@ class Srr520Session(_RadarSession):
         rows = Rows()
         self._done += self._assembler.finish()
         self._leave(rows, first_seq)
+        self._noticed += self._losses.ended(self._source)
         return self._framed(self._record(first_seq, []), _Ready(rows, self._frames), 0, 0)
 
     def _leave(self, rows: Rows, first: int) -> None:

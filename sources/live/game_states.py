@@ -16,6 +16,7 @@ import pyarrow as pa
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Decoded
 from ..games.gsi import GsiDiff, gsi_schema
+from ._losses import Losses
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
@@ -29,6 +30,11 @@ class GameStates(Codec):
 
     `keep_personal` keeps players' names and ids; what is recorded with `record=` holds them either way, and the secret too,
     since a recording is what came.
+
+    Each post is the whole state, so a lost one costs the changes in between and no more: the next one brings the rows to what
+    is true. Posts have no numbers, but what a game says of the last one (``previously``) is compared with the last one
+    that came, and a post whose ``provider.timestamp`` goes back is left out and counted; of what neither shows, a lost
+    post cannot be seen. A POST that broke off is a bad record ``live.gap``, as is a run that went on from a checkpoint.
     """
 
     name: ClassVar[str] = "gsi"
@@ -53,6 +59,7 @@ class GameStates(Codec):
 class _Session(Session):
     def __init__(self, diff: GsiDiff, source: str) -> None:
         self._diff, self._source = diff, source
+        self._losses = Losses()
 
     def position(self) -> Mapping[str, Any]:
         return self._diff.save()
@@ -60,11 +67,19 @@ class _Session(Session):
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         batches: list[pa.RecordBatch] = []
         bad: list[BadRecord] = []
-        unchanged = 0
+        noticed: list[BadRecord] = []
+        unchanged = stale = 0
         for arrival in arrivals:
             if arrival.event:
+                noticed += self._losses.heard(arrival, self._source)
                 continue
             batch, wrong = self._diff.post(arrival.data, arrival.recv_ns)
+            if self._diff.stale:
+                stale += 1
+                continue
+            if self._diff.missed:
+                error = f"posts are missing: the game says that {self._diff.missed} was another value before this one"
+                noticed.append(BadRecord(self._source, "live.gap", error, b""))
             if batch is not None:
                 batches.append(batch)
             if wrong is not None:
@@ -73,7 +88,13 @@ class _Session(Session):
         records = sum(batch.num_rows for batch in batches) + len(bad)
         size = sum(len(arrival.data) for arrival in arrivals)
         dropped = {"posts in which nothing changed": unchanged} if unchanged else {}
-        return Framed(Decoded(batches, bad), records, size, (), dropped)
+        if stale:
+            dropped["posts older than the one before"] = stale
+        return Framed(Decoded(batches, bad), records, size, noticed, dropped)
+
+    def finish(self, first_seq: int) -> Framed | None:
+        told = self._losses.ended(self._source)
+        return Framed(Decoded(()), 0, 0, told) if told else None
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         made: Decoded = payload

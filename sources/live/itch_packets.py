@@ -22,6 +22,7 @@ from ...pipeline.source import Decoded
 from ..market._itch_format import midnight_ns, session_date
 from ..market._itch_tables import TABLES, table_schema
 from ..market.mold import check_window
+from ._losses import MISSED
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
@@ -122,7 +123,7 @@ class _Session(Session):
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         packets = [arrival for arrival in arrivals if not arrival.event]
-        lost = [arrival for arrival in arrivals if arrival.event.startswith("lost: ")]
+        lost = [a for a in arrivals if a.event.startswith("lost: ") and not a.event.startswith(MISSED)]
         noticed = [BadRecord(self._source, "live.gap", f"line {a.line}: {a.event}", b"") for a in lost]
         if not packets:
             return Framed(None, 0, 0, noticed)

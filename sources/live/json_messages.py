@@ -17,6 +17,7 @@ from ...pipeline.columns import as_numpy
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Decoded
 from ..text.ndjson import Ndjson, game_events
+from ._losses import Losses
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
@@ -35,7 +36,8 @@ class JsonMessages(Codec):
 
     ``ts_recv`` is the time at which a message came unless `lines` reads it from the message (`recv`). A message may be
     broken over lines, as those of game-state integration are; a message that is no JSON object is a bad record. A
-    connection that was lost and made again leaves a bad record ``live.gap``, since nothing tells what was missed.
+    connection that was lost leaves a bad record ``live.gap``, and so do missing datagrams that a replay had numbered. Plain
+    messages have no numbers: one that the sender or the network loses cannot be seen, and one that comes twice is two rows.
     """
 
     name: ClassVar[str] = "json"
@@ -71,7 +73,7 @@ class _Session(Session):
         self._most = spec.max_line
         self._stamped = spec.recv is None
         self._offset, self._line = int(position.get("offset", 0)), int(position.get("line", 1))
-        self._lost = ""
+        self._losses = Losses()
 
     def position(self) -> Mapping[str, Any]:
         return {"offset": self._offset, "line": self._line}
@@ -84,7 +86,7 @@ class _Session(Session):
         times: list[int] = []
         for arrival in arrivals:
             if arrival.event:
-                noticed += self._heard(arrival)
+                noticed += self._losses.heard(arrival, f"{self._source}, line {self._line}")
             elif len(arrival.data) > self._most:
                 error = f"a message of {len(arrival.data)} bytes, more than max_line={self._most}"
                 noticed.append(BadRecord(self._source, "live.receive", error, arrival.data[: 1 << 16]))
@@ -100,15 +102,9 @@ class _Session(Session):
         self._line += len(times)
         return Framed(_Lines(text, np.array(times, np.int64)), len(times), len(joined), noticed)
 
-    def _heard(self, arrival: Arrival) -> list[BadRecord]:
-        if arrival.event != "connected":
-            self._lost = arrival.event.removeprefix("lost: ")
-            return []
-        if not self._lost:
-            return []
-        error = f"the connection was lost ({self._lost}) and made again: what was sent in between is missing"
-        self._lost = ""
-        return [BadRecord(f"{self._source}, line {self._line}", "live.gap", error, b"")]
+    def finish(self, first_seq: int) -> Framed | None:
+        told = self._losses.ended(f"{self._source}, line {self._line}")
+        return dataclasses.replace(self.take([], first_seq), noticed=told) if told else None
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         from ..text._ndjson_decode import decode_text

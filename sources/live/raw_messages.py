@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded
+from ._losses import Losses
 from .arrival import Arrival
 from .session import Codec, Framed, Session
 
@@ -22,8 +23,9 @@ __all__ = ["RawMessages"]
 class RawMessages(Codec):
     """One row a message: `line` uint8 (which connection), `channel` uint16, `data` large_binary.
 
-    ``ts_event`` and ``ts_recv`` are the time at which it came. A connection lost and made again is a bad record
-    ``live.gap``.
+    ``ts_event`` and ``ts_recv`` are the time at which it came. A connection that was lost is a bad record ``live.gap``, and
+    so are missing datagrams that a replay had numbered. Other messages have no numbers here: one that the sender or the
+    network loses cannot be seen, and one that comes twice is two rows.
     """
 
     name: ClassVar[str] = "raw"
@@ -49,18 +51,19 @@ class RawMessages(Codec):
 class _Session(Session):
     def __init__(self, schema: pa.Schema, source: str) -> None:
         self._schema, self._source = schema, source
-        self._lost: dict[int, str] = {}
+        self._losses = Losses()
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         noticed: list[BadRecord] = []
         messages = [arrival for arrival in arrivals if not arrival.event]
         for arrival in arrivals:
-            if arrival.event.startswith("lost: "):
-                self._lost[arrival.line] = arrival.event.removeprefix("lost: ")
-            elif arrival.event and (reason := self._lost.pop(arrival.line, "")):
-                error = f"line {arrival.line} was lost ({reason}) and made again: what was sent in between is missing"
-                noticed.append(BadRecord(self._source, "live.gap", error, b""))
+            if arrival.event:
+                noticed += self._losses.heard(arrival, f"{self._source}, line {arrival.line}")
         return Framed(messages, len(messages), sum(len(arrival.data) for arrival in messages), noticed)
+
+    def finish(self, first_seq: int) -> Framed | None:
+        told = self._losses.ended(self._source)
+        return Framed([], 0, 0, told) if told else None
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         messages: Sequence[Arrival] = payload

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from ...pipeline.clock import RealClock
 from ...pipeline.context import Context
+from ._losses import MISSED
+from ._numbers import AGAIN, GAP, LATE, RESTART, Numbers
 from .arrival import Arrival
 from .inlet import Inlet
-from .stamp import unpack
+from .stamp import MOST_NUMBER, number_of, unpack
 
 __all__ = ["UdpLine"]
 
@@ -28,7 +30,8 @@ class UdpLine:
     """Datagrams to `host`:`port`; a multicast `host` is joined on `interface` (its address).
 
     Each datagram is one message, stamped with the time at which the kernel took it in. What the kernel dropped because
-    nobody read in time is counted with what did not fit the queue.
+    nobody read in time is counted with what did not fit the queue. Datagrams that a replay has numbered are watched: lost
+    ones are told to the session at the next one, one that comes twice is taken once and counted, a late one noted.
     """
 
     host: str
@@ -41,6 +44,7 @@ class UdpLine:
         with self._open() as sock:
             kernel_time = isinstance(context.clock, RealClock) and sys.platform == "linux"
             dropped = 0
+            numbers = Numbers(lowest=1, highest=MOST_NUMBER)
             inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, "connected"))
             while not inlet.done:
                 try:
@@ -57,10 +61,26 @@ class UdpLine:
                         inlet.overflowed += (total - dropped) % (1 << 32)
                         dropped = total
                 stamped = unpack(data)
-                if stamped is not None:
-                    inlet.offer(Arrival(stamped[0], stamped[2], self.line, stamped[1]))
-                else:
+                if stamped is None:
                     inlet.offer(Arrival(recv_ns or context.clock.now_ns(), data, self.line))
+                elif not number_of(data) or self._is_new(data, stamped[0], numbers, inlet, context):
+                    inlet.offer(Arrival(stamped[0], stamped[2], self.line, stamped[1]))
+
+    def _is_new(self, data: bytes, ts_ns: int, numbers: Numbers, inlet: Inlet, context: Context) -> bool:
+        """Tell what the number of a datagram says of those before it; False if it came before."""
+        verdict = numbers.take(number_of(data), data)
+        if verdict.kind == AGAIN:
+            context.drop("datagrams that came twice")
+            return False
+        if verdict.kind == LATE:
+            context.note("datagrams that came behind later ones")
+        elif verdict.kind in (GAP, RESTART):
+            which = f"{verdict.first} to {verdict.last} of the sender never came"
+            if verdict.kind == RESTART:
+                which = f"of the sender are numbered anew from {verdict.last} on, where {verdict.first} was due"
+            inlet.offer(Arrival(ts_ns, b"", self.line, 0, MISSED + which))
+            inlet.offer(Arrival(ts_ns, b"", self.line, 0, "connected"))
+        return True
 
     def _open(self) -> socket.socket:
         group = ipaddress.ip_address(socket.gethostbyname(self.host))

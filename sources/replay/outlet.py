@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from ...pipeline.clock import Clock
 from ...pipeline.errors import FormatError, GraphError, MissingExtraError, PenstockError
 from ..live._splitter import FRAMINGS
-from ..live.stamp import HTTP_FIELD, pack
+from ..live.stamp import HTTP_FIELD, MOST_NUMBER, pack
 from .message import Message, Playable
 
 __all__ = ["Outlet", "outlet_to"]
@@ -211,6 +211,8 @@ def _send(connection: Any, data: str | bytes) -> None:
 class UdpOutlet(Outlet):
     """Sends datagrams to `host`:`port`; multicast ones stay on this machine unless `ttl` says otherwise.
 
+    Stamped ones are numbered, so that their receiver knows of a lost one.
+
     Raises ConnectionRefusedError if nobody listens there when the first one arrives, as far as that can be told; later ones
     that are refused are counted.
     """
@@ -229,7 +231,7 @@ class UdpOutlet(Outlet):
         except OSError as error:
             self._socket.close()
             raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
-        self._sent = 0
+        self._sent = self._number = 0
 
     def ready(self, receivers: int) -> bool:
         if self._greeting is not None and not self._sent:
@@ -239,7 +241,8 @@ class UdpOutlet(Outlet):
     def send(self, message: Message) -> None:
         data = message.data
         if self._stamped:
-            data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel)
+            self._number = self._number % MOST_NUMBER + 1
+            data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel, self._number)
         try:
             self._socket.send(data)
         except ConnectionRefusedError:  # told of one that was sent before; this one did not go out
