@@ -17,6 +17,7 @@ from ...pipeline.columns import ColumnBlock
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Block, Decoded, Position, SourceReader
+from ..storage.reread import picked
 from ._dataset_clock import fix_times, stamps
 from ._dataset_tables import one_name, points_column
 from ._npy import NpyArray
@@ -120,6 +121,14 @@ class ArraysReader(SourceReader):
         if len(inside) < 2:  # one scan of more tracks than a block has rows: up to where the next one begins
             inside = np.append(scans, len(times))[:2]
         return start + int(inside[-1]), inside[:-1] + start
+
+    def reread(self, row: int, seq: int) -> Decoded | None:
+        """What row `row` of the arrays is now, numbered `seq`; None if there is no such row."""
+        for block in self.blocks():
+            if block.payload is not None and block.payload[0] <= row < block.payload[1]:
+                number = block.first_seq + int(np.searchsorted(block.payload[2], row, "right")) - 1
+                return picked(self.decode(block), {number: seq})
+        return None
 
     def decode(self, block: Block) -> Decoded:
         if block.payload is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,10 @@ from ...pipeline.errors import FormatError
 from ...pipeline.memory import BufferPool, Lease
 from ...pipeline.schema import TIMESTAMP
 from ...pipeline.source import Block, Decoded, Position, SourceReader, Split
-from ..storage.stored import open_stored, within
+from ..storage.reread import reread
+from ..storage.stored import PathLike, open_stored, within
 
-__all__ = ["MOST_BYTES", "Content", "FilesReader", "Item", "bound_of", "event_columns", "kept", "ranges"]
+__all__ = ["MOST_BYTES", "Content", "FilesReader", "Item", "bound_of", "event_columns", "kept", "ranges", "reread_file"]
 
 #: A file of more bytes is put aside unread, unless told otherwise.
 MOST_BYTES = 64 << 20
@@ -123,6 +124,25 @@ class FilesReader(SourceReader):
     def _record(self, item: Item, seq: int, what: str, error: str, data: bytes) -> BadRecord:
         place = within(self._folder, item.name) if item.name else self._folder
         return BadRecord(place, f"{self._format}.{what}", " ".join(error.split()), data, seq)
+
+
+class Folder(Protocol):
+    """A source of files."""
+
+    @property
+    def path(self) -> PathLike: ...
+
+    def items(self) -> list[Item]: ...
+
+    def open(self, context: Context) -> SourceReader: ...
+
+
+def reread_file(spec: Folder, record: BadRecord) -> Decoded | None:
+    """The row of the file that `record` is about, as the file is now; None if it is no file of `spec`."""
+    for seq, item in enumerate(spec.items()):
+        if item.name and within(spec.path, item.name) == record.place:
+            return reread(spec.open(Context("retry")), {seq: record.seq or 0})
+    return None
 
 
 def ranges(count: int, wanted: int) -> Sequence[Split]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...pipeline.columns import ColumnBlock
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, SourceReader
+from ..storage.reread import picked
 from ._video_clock import VideoClock
 from ._video_decode import NO_PICTURE, Bad, Lost, Picture, Pictures
 from ._video_demux import av_library
@@ -88,6 +89,17 @@ class FrameReader(SourceReader):
             good = self._convert(kept, out["image"], wrong)
             batches = self._batches(kept, times, out, good)
         return Decoded(batches, sorted(wrong, key=lambda record: record.seq or 0), dropped)
+
+    def reread(self, number: int, seq: int) -> Decoded | None:
+        """The picture of packet `number`, numbered `seq`, or what is wrong with that packet; None if it has none."""
+        for event in self._pictures.events():
+            place = self._pictures.state.seq - 1
+            if isinstance(event, Picture) and event.sent.number == number:
+                found = self.decode(self._block(0, place, place + 1, [_Row(place, event)], [], {}, {}))
+                return picked(found, {place: seq})
+            if isinstance(event, Bad) and event.number == number:
+                return Decoded((), [self._bad(event, place + 1)])
+        return None
 
     def close(self) -> None:
         self._pictures.close()

@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import describe, event_schema
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.reread import number_behind, rest_of_place
 from ..storage.stored import PathLike, base_name, location, within
 from ._dataset_folders import holds
 from ._dataset_tables import GNSS, NAME, POSE, VECTOR
@@ -212,6 +213,19 @@ class Comma2k19Table(SourceSpec):
         return ArraysReader(
             self.table, layout, parts, self._schema(offset, source), offset, self.block_rows, context, position
         )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """The row that was put aside, of the arrays as they are now; of a radar track the scan that it is in."""
+        from ._dataset_arrays import ArraysReader
+
+        row = number_behind("row", rest_of_place(record, within(self.path, LAYOUTS[self.table].parts["t"][0])))
+        if row is None:
+            return None
+        reader = self.open(Context("retry"))
+        try:
+            return reader.reread(row, record.seq or 0) if isinstance(reader, ArraysReader) else None
+        finally:
+            reader.close()
 
     @property
     def block_bound(self) -> int:

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import describe, event_schema
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location, within
-from ._dataset_files import MOST_BYTES, Item, bound_of, ranges
+from ._dataset_files import MOST_BYTES, Item, bound_of, ranges, reread_file
 from ._dataset_folders import entries, holds, read_text
 from ._dataset_tables import GNSS, LIDAR_SCAN
 from ._dataset_times import civil_ns, time_span, zone
@@ -109,6 +109,10 @@ class KittiTopic(SourceSpec):
             convert = converts.oxts_rows(schema, self.topic)
         folder = location(self.path)
         return FilesReader(folder, self.format, self.items(), convert, context, split, position, self.max_file_bytes)
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """The row of the file that was put aside, read again."""
+        return reread_file(self, record)
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """Up to `wanted` ranges of files."""

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import describe, event_schema, tensor_type
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.reread import number_behind, reread, rest_of_place
 from ..storage.stored import PathLike, base_name, location, open_stored
 from ._video_format import CONTAINERS, container_of
 from ._video_times import iso_ns, read_stamps, time_range
@@ -154,6 +155,24 @@ class Video(SourceSpec):
         pictures = Pictures(path, container, State.load(position or {}, path), self.threads, self.conceal)
         size = (self.width or info.width, self.height or info.height)
         return FrameReader(pictures, schema, clock, names, size, resize=self.width is not None, context=context)
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """The packet that was put aside, or its picture, of the file as it is now.
+
+        A picture is decoded with all before it. None for what is missing behind the end of a cut file.
+        """
+        from ._video_frames import FrameReader
+
+        number = number_behind("packet", rest_of_place(record, self.path))
+        if number is None or record.error.endswith("packets are missing"):
+            return None
+        reader = self.open(Context("retry"))
+        if not isinstance(reader, FrameReader):
+            return reread(reader, {number: record.seq or 0})
+        try:
+            return reader.reread(number, record.seq or 0)
+        finally:
+            reader.close()
 
     @property
     def block_bound(self) -> int:

@@ -203,6 +203,17 @@ class OsrReader(SourceReader):
             yield self._frames(carry, mania)
         yield self._end()
 
+    def frame_at(self, offset: int) -> int | None:
+        """The number of the frame that begins at `offset` of the unpacked text; None if none does."""
+        number, left, last = 0, offset, b","
+        for text in self._unpacked():
+            number += text[:left].count(b",")
+            last = text[left - 1 : left] if 0 < left <= len(text) else last
+            left -= len(text)
+            if left <= 0:
+                return number if last == b"," else None
+        return None
+
     def _frames(self, text: bytes, mania: bool) -> Block:
         piece = Piece(text, self._offset, self._time, self._seq)
         frames = parse_frames(piece, mania=mania)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
@@ -29,7 +31,7 @@ from ._slippi_format import (
 )
 from ._slippi_frames import FrameResolver, Resolved
 
-__all__ = ["READ", "Replay", "SlippiReader", "examine"]
+__all__ = ["READ", "Replay", "SlippiReader", "examine", "reread_event"]
 
 #: Bytes read at a time, and bytes of metadata at most.
 READ, _MOST_METADATA = 1 << 20, 1 << 20
@@ -174,3 +176,36 @@ class SlippiReader(SourceReader):
 
     def close(self) -> None:
         self._feed.close()
+
+
+def reread_event(path: PathLike, table: str, at: int, reader: SourceReader, record: BadRecord) -> Decoded | None:
+    """The row that the event at byte `at` belongs to, as `reader` (which is closed) gives it, numbered as `record`.
+
+    What is wrong with that event, if it is still damaged; None if it is no event of `table`.
+    """
+    feed = open_feed(location(path))
+    try:
+        feed.seek(at)
+        head = bytearray(7)
+        whole = feed.fill(memoryview(head)) == len(head)
+    finally:
+        feed.close()
+    rows: list[pa.RecordBatch] = []
+    bad: list[BadRecord] = []
+    with closing(reader):
+        for block in reader.blocks():
+            decoded = reader.decode(block)
+            bad += [found for found in decoded.bad if found.place == record.place]
+            rows += decoded.batches
+    if bad:
+        return Decoded((), bad)
+    if not whole or head[0] != TABLES[table]:
+        return None
+    frame, player, follower = int.from_bytes(head[1:5], "big", signed=True), head[5], bool(head[6])
+    wanted = (pc.field("frame") == frame) & (pc.field("player") == player) & (pc.field("follower") == follower)
+    found = pa.Table.from_batches(rows).filter(wanted) if rows else None
+    if not found:
+        return None
+    (batch,) = found.combine_chunks().to_batches()
+    numbers = pa.array([record.seq or 0] * batch.num_rows, pa.uint64())
+    return Decoded([batch.set_column(2, batch.schema.field("seq"), numbers)])

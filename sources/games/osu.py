@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.schema import describe
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.reread import number_behind, reread, rest_of_place
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import head_of, open_feed
 from ._osu_format import HEAD, Header, detect, input_schema, mod_names, parse_header
@@ -75,6 +76,21 @@ class Osr(SourceSpec):
             context,
             position,
         )
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """The frame that was put aside, of the replay as it is now: its time is that of all frames before it."""
+        from ._osu_reader import OsrReader
+
+        at = number_behind("byte", rest_of_place(record, self.path))
+        reader = self.open(Context("retry"))
+        if at is None or not isinstance(reader, OsrReader):
+            reader.close()
+            return None
+        try:
+            number = reader.frame_at(at)
+        finally:
+            reader.close()
+        return None if number is None else reread(self.open(Context("retry")), {number: record.seq or 0})
 
 
 def _examine(path: PathLike) -> tuple[Header, str]:

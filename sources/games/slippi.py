@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import nanoseconds
 from ...pipeline.errors import GraphError
 from ...pipeline.schema import describe
-from ...pipeline.source import Position, SourceReader, SourceSpec, Split
+from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.reread import number_behind, rest_of_place
 from ..storage.stored import PathLike, base_name, is_url, location
 from ._slippi_format import FRAME_NS, TABLES, detect, game_schema, start_ns
 
@@ -82,6 +83,19 @@ class Slippi(SourceSpec):
             context.note("the replay has no startAt: its times count from 1970-01-01")
         match = self.match_id if self.match_id is not None else replay.opening.match
         return SlippiReader(replay, self.table, match, start, base_name(self.path), context, position)
+
+    def retry(self, record: BadRecord) -> Decoded | None:
+        """The row of the frame and character of an event that was put aside, of the replay as it is now.
+
+        Which event of a frame counts depends on those behind it, so the whole game is read. None for what is not an
+        event, and for one that stands for no row of the table.
+        """
+        from ._slippi_reader import reread_event
+
+        at = number_behind("offset", rest_of_place(record, self.path))
+        if at is None or record.operation != "slippi.event":
+            return None
+        return reread_event(self.path, self.table, at, self.open(Context("retry")), record)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from ...pipeline.columns import ColumnBlock
-from ...pipeline.context import Context
+from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
+from ..storage.reread import picked
 from . import _packet_kernels as packets
 from ._pcap_format import CaptureHeader
 from ._pcap_framer import PacketFramer, Piece, dissected
 
 __all__ = ["PcapReader"]
+
+#: What may lie between the place of a packet's record and its bytes.
+_LONGEST_HEAD = 28
 
 
 class PcapReader(SourceReader):
@@ -83,6 +87,21 @@ class PcapReader(SourceReader):
             arrays = [part[0], *part, payload]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         return Decoded(batches, piece.unsound(self._path, found.codes), piece.dropped(found.codes))
+
+    def reread(self, at: int, record: BadRecord) -> Decoded | None:
+        """The packet whose record or bytes begin at `at`, numbered as `record`; None if none does, or if it is no row."""
+        for block in self.blocks():
+            piece: Piece = block.payload
+            if piece.base + piece.nbytes < at:
+                continue
+            decoded = self.decode(block)
+            if bad := [found for found in decoded.bad if found.place == record.place]:
+                return Decoded((), bad)
+            begins = piece.base + piece.ats[: piece.count]
+            here = np.flatnonzero((begins >= at) & (begins <= at + _LONGEST_HEAD))
+            if len(here):
+                return picked(decoded, {piece.first + int(here[0]): record.seq or 0})
+        return None
 
     def close(self) -> None:
         self._feed.close()

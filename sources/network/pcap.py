@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -18,6 +20,7 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
 from ...pipeline.schema import describe
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
+from ..storage.reread import number_behind, rest_of_place
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import head_of, open_feed
 from ._pcap_format import CaptureHeader, address, dotted, is_capture, packet_schema, read_header
@@ -83,8 +86,17 @@ class Pcap(SourceSpec):
         )
 
     def retry(self, record: BadRecord) -> Decoded | None:
-        """None: what a packet's bytes mean depends on the headers of the file."""
-        return None
+        """The packet at the place of the one that was put aside, in the capture as it is now."""
+        from ._pcap_reader import PcapReader
+
+        at = number_behind("offset", rest_of_place(record, self.path))
+        if at is None or record.operation == "pcap.read":
+            return None
+        reader = self.open(Context("retry"))
+        try:
+            return reader.reread(at, record) if isinstance(reader, PcapReader) else None
+        finally:
+            reader.close()
 
     @property
     def block_bound(self) -> int:
@@ -109,8 +121,9 @@ def inspect_pcap(path: PathLike) -> dict[str, Any]:
     """What a capture holds, found by walking it: plain values for `penstock inspect`.
 
     ``format``, ``compression``, ``messages`` (packets, bad ones included), ``types`` (``udp 233.54.12.111:26477`` to what
-    its packets look like - MoldUDP64, IEX-TP, other - and how many), ``left_out`` (packets by reason), ``bad``,
-    ``time_range``, ``schema``, ``error`` (for a damaged packed stream). Raises FormatError if it is no capture.
+    its packets look like, and how many), ``left_out`` (packets by reason), ``bad``,
+    ``time_range``, ``schema`` (of the source that `open_pcap` gives), ``hint``, ``error`` (for a damaged packed stream).
+    Raises FormatError if it is no capture.
     """
     from ...pipeline.memory import BufferPool
     from ._pcap_framer import PacketFramer
@@ -128,6 +141,7 @@ def inspect_pcap(path: PathLike) -> dict[str, Any]:
         f"{'udp' if protocol == 17 else 'tcp'} {dotted(target)}:{port}": {"name": what, "messages": count}
         for (protocol, target, port), (what, count) in sorted(found.flows.items())
     }
+    opened = open_pcap(path)
     return {
         "format": header.container,
         "compression": compression,
@@ -136,36 +150,68 @@ def inspect_pcap(path: PathLike) -> dict[str, Any]:
         "left_out": dict(sorted(found.left_out.items())),
         "bad": found.bad,
         "time_range": {"utc": [_iso(ns) for ns in found.times]} if found.times else None,
-        "schema": describe(packet_schema("")),
+        "schema": describe(opened.schema),
+        "hint": _hint(opened),
         "error": error,
     }
+
+
+def _hint(opened: SourceSpec) -> str | None:
+    table = getattr(opened, "table", None)
+    if table is None:
+        return None
+    from ..market import _iex_format, _itch_tables
+
+    tables = _iex_format.TABLES if opened.format == "iex" else _itch_tables.TABLES
+    others = ", ".join(repr(name) for name in tables if name != table)
+    return f"these are rows of table={table!r}; others are {others}; port= gives plain packets"
 
 
 def open_pcap(path: PathLike, **options: Any) -> SourceSpec:
     """The source for what a capture carries, told by its first few thousand packets.
 
-    IEX-TP gives `Iex` (``table="bbo"`` for TOPS, ``"l2"`` for DEEP), MoldUDP64 with ITCH 5.0 messages gives `MoldItch`,
-    anything else `Pcap`. `options` are those of the source that is chosen; ``port=`` or ``host=`` ask for plain packets.
-    Raises FormatError if it is no capture.
+    IEX-TP gives `Iex` (``table="bbo"`` for TOPS, ``"l2"`` for DEEP), MoldUDP64 with ITCH 5.0 messages gives `MoldItch`
+    (with the date of its capture where neither `date` nor the file's name has one), anything else `Pcap`. `options` are
+    those of the source that is chosen; ``port=`` or ``host=`` ask for plain packets. Raises FormatError if it is no
+    capture.
     """
-    from ...pipeline.memory import BufferPool
     from ..market.iex import Iex
     from ..market.mold import MoldItch
+
+    path = location(path)
+    if "port" in options or "host" in options:
+        return Pcap(path, **options)
+    what, first = _carried(path)
+    if what in ("tops", "deep"):
+        return Iex(path, **({"table": "l2" if what == "deep" else "bbo"} | options))
+    if what == "mold":
+        return MoldItch(path, **({"date": _session(path, first, options)} | options))
+    return Pcap(path, **options)
+
+
+def _carried(path: str) -> tuple[str, int | None]:
+    from ...pipeline.memory import BufferPool
     from ._pcap_framer import PacketFramer
     from ._pcap_survey import carried
 
-    path = location(path)
     header, _ = examine(path)
-    if "port" in options or "host" in options:
-        return Pcap(path, **options)
     feed = open_feed(path)
     try:
-        what = carried(PacketFramer(feed, header, BufferPool(), {}))
+        return carried(PacketFramer(feed, header, BufferPool(), {}))
     finally:
         feed.close()
-    if what in ("tops", "deep"):
-        return Iex(path, **({"table": "l2" if what == "deep" else "bbo"} | options))
-    return MoldItch(path, **options) if what == "mold" else Pcap(path, **options)
+
+
+def _session(path: str, first: int | None, options: Mapping[str, Any]) -> dt.date | None:
+    """The day of a session: None where the file's name has it, else that of the first packet, at the exchange."""
+    from ..market._itch_format import session_date
+
+    try:
+        session_date(None, base_name(path))
+    except GraphError:
+        zone = ZoneInfo(options.get("timezone", "America/New_York"))
+        return None if first is None else dt.datetime.fromtimestamp(first // 10**9, zone).date()
+    return None
 
 
 def _iso(ns: int) -> str:
