@@ -13,6 +13,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ...pipeline.context import Context
+from ..live._numbers import AGAIN, GAP, LATE, RESTART, Numbers
 from ..live._retry import Retry
 from ..live.arrival import Arrival
 from ..live.inlet import Inlet
@@ -49,7 +50,7 @@ class ZmqLine:
     def __init__(self, spec: Zmq, *, patience_ns: int) -> None:
         self._spec, self._patience = spec, patience_ns
         self._channel: int = getattr(spec.codec, "channel", 0)
-        self._next: dict[bytes, int] = {}
+        self._numbers: dict[bytes, Numbers] = {}
 
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises ConnectionError if there never was a connection, or the address cannot be used."""
@@ -127,10 +128,11 @@ class ZmqLine:
                 parts = sock.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if not all(inlet.put(arrival) for arrival in self._arrivals(parts, context.clock.now_ns())):
+            if not all(inlet.put(arrival) for arrival in self._arrivals(parts, context)):
                 return
 
-    def _arrivals(self, parts: Sequence[bytes], now_ns: int) -> list[Arrival]:
+    def _arrivals(self, parts: Sequence[bytes], context: Context) -> list[Arrival]:
+        now_ns = context.clock.now_ns()
         names = self._spec.frames if self._spec.frames is not None else _BY_COUNT.get(len(parts), ())
         named = dict(zip(names, parts, strict=False))
         stamp = number_of(named["ts"]) if "ts" in named else now_ns
@@ -141,15 +143,17 @@ class ZmqLine:
             return bad_arrivals(now_ns, f"a message of {len(parts)} frames ({sizes} bytes), not {wanted}", parts)
         found = [Arrival(stamp, named["payload"], 0, self._channel)]
         if "sequence" in named:
-            found = [*self._missing(named.get("topic", b""), number, stamp), *found]
+            topic = named.get("topic", b"")
+            verdict = self._numbers.setdefault(topic, Numbers(before=0)).take(number, b"\0".join(parts))
+            of = f" of topic {topic.decode('utf-8', 'replace')!r}" if topic else ""
+            if verdict.kind == AGAIN:
+                context.drop("messages that came twice")
+                return []
+            if verdict.kind == LATE:
+                context.note("messages that came after they were told missing")
+            elif verdict.kind == GAP:
+                found = [*gap_arrivals(stamp, f"messages {verdict.first} to {verdict.last}{of} never came"), *found]
+            elif verdict.kind == RESTART:
+                began = f"numbers{of} began again at {number} after {verdict.first - 1}"
+                found = [*gap_arrivals(stamp, began), *found]
         return found
-
-    def _missing(self, topic: bytes, number: int, stamp: int) -> list[Arrival]:
-        expected = self._next.get(topic, number)
-        self._next[topic] = number + 1
-        if number == expected:
-            return []
-        of = f" of topic {topic.decode('utf-8', 'replace')!r}" if topic else ""
-        if number < expected:
-            return gap_arrivals(stamp, f"numbers{of} began again at {number} after {expected - 1}")
-        return gap_arrivals(stamp, f"messages {expected} to {number - 1}{of} never came")

@@ -20,6 +20,7 @@ from ...pipeline.errors import GraphError
 from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded
 from ..driving._can_tables import can_fields
+from ._losses import Losses
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
@@ -36,7 +37,9 @@ class CanLines(Codec):
 
     ``bus`` is the number of the line's interface in `interfaces`, others follow in the order of first appearance; ``data``
     has 64 bytes with `fd`, else 8, and longer frames are bad records. ``ts_event`` is the time in the line, ``ts_recv`` when
-    it came. A line that is no frame is a bad record; a connection lost and made again leaves one, ``live.gap``.
+    it came. A line that is no frame is a bad record; a connection that was lost leaves one, ``live.gap``, and so do missing
+    datagrams that a replay had numbered. Frames have no numbers here: one that the sender or the network loses cannot be
+    seen, and one that comes twice is two rows.
     """
 
     name: ClassVar[str] = "candump"
@@ -80,7 +83,7 @@ class _Session(Session):
         if position:
             self._grammar.restore(position)
         self._schema, self._context, self._source = codec.schema(source), context, source
-        self._lost: dict[int, str] = {}
+        self._losses = Losses()
 
     def position(self) -> Mapping[str, Any]:
         return self._grammar.position()
@@ -94,7 +97,7 @@ class _Session(Session):
         times: list[int] = []
         for arrival in arrivals:
             if arrival.event:
-                noticed += self._heard(arrival)
+                noticed += self._losses.heard(arrival, self._source)
                 continue
             for line in arrival.data.split(b"\n"):
                 if text := line.strip(b" \t\r"):
@@ -111,13 +114,9 @@ class _Session(Session):
         found = Found(lease, data, 0, starts, lengths, scanned)
         return Framed(_Lines(found, np.array(times, np.int64)), count, len(joined), noticed)
 
-    def _heard(self, arrival: Arrival) -> list[BadRecord]:
-        if arrival.event.startswith("lost: "):
-            self._lost[arrival.line] = arrival.event.removeprefix("lost: ")
-        elif reason := self._lost.pop(arrival.line, ""):
-            error = f"the connection was lost ({reason}) and made again: what was sent in between is missing"
-            return [BadRecord(self._source, "live.gap", error, b"")]
-        return []
+    def finish(self, first_seq: int) -> Framed | None:
+        told = self._losses.ended(self._source)
+        return dataclasses.replace(self.take([], first_seq), noticed=told) if told else None
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         from ..driving._can_lines import _decode

@@ -31,8 +31,8 @@ class GameStates(Codec):
     `keep_personal` keeps players' names and ids; what is recorded with `record=` holds them either way, and the secret too,
     since a recording is what came.
 
-    Each post is the whole state, so a lost one costs the changes in between and no more: the next one brings the rows to what
-    is true. Posts have no numbers, but what a game says of the last one (``previously``) is compared with the last one
+    Each post is the whole state, so a lost one costs the changes in between and no more: the next one brings the rows to
+    what is true. Posts have no numbers, but what a game says of the last one (``previously``) is compared with the last one
     that came, and a post whose ``provider.timestamp`` goes back is left out and counted; of what neither shows, a lost
     post cannot be seen. A POST that broke off is a bad record ``live.gap``, as is a run that went on from a checkpoint.
     """

@@ -18,6 +18,7 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Decoded
 from ..driving.cdr import Table, table_for
 from ..storage.stored import PathLike, location
+from ._losses import Losses
 from ._recorded_topics import channels_at, type_at
 from .arrival import Arrival
 from .feed import Live
@@ -34,7 +35,9 @@ class TopicMessages(Codec):
 
     `encoding` is how they are written (``cdr``, ``ros1``, ``json``, ``protobuf``), `type`, `notation` and `definition` what
     they mean. ``ts_event`` is the header's stamp, ``ts_recv`` when the message came. A message that does not decode is a bad
-    record; a connection lost and made again leaves one, ``live.gap``.
+    record; a connection that was lost leaves one, ``live.gap``, and so do missing datagrams that a replay had numbered.
+    Messages of topics have no numbers: one that the sender or the network loses cannot be seen, and one that comes twice is
+    two rows.
     """
 
     name: ClassVar[str] = "topic"
@@ -86,19 +89,15 @@ class _Session(Session):
     def __init__(self, codec: TopicMessages, context: Context, source: str) -> None:
         self._channel, self._source, self._context = codec.channel, source, context
         self._decoder = codec.table(source).decoder()
-        self._lost: dict[int, str] = {}
+        self._losses = Losses()
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         noticed: list[BadRecord] = []
         messages: list[Arrival] = []
         others = 0
         for arrival in arrivals:
-            if arrival.event.startswith("lost: "):
-                self._lost[arrival.line] = arrival.event.removeprefix("lost: ")
-            elif arrival.event:
-                if reason := self._lost.pop(arrival.line, ""):
-                    error = f"the connection was lost ({reason}) and made again: what was sent in between is missing"
-                    noticed.append(BadRecord(self._source, "live.gap", error, b""))
+            if arrival.event:
+                noticed += self._losses.heard(arrival, self._source)
             elif arrival.channel == self._channel:
                 messages.append(arrival)
             else:
@@ -106,6 +105,10 @@ class _Session(Session):
         size = sum(len(message.data) for message in messages)
         dropped = {"of other topics": others} if others else {}
         return Framed(messages, len(messages), size, noticed, dropped)
+
+    def finish(self, first_seq: int) -> Framed | None:
+        told = self._losses.ended(self._source)
+        return Framed([], 0, 0, told) if told else None
 
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         messages: Sequence[Arrival] = payload
