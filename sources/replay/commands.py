@@ -12,6 +12,7 @@ from typing import Any
 
 from ...pipeline.clock import RealClock
 from ...pipeline.context import BadRecord, Context
+from ...pipeline.errors import GraphError
 
 __all__ = ["add_commands"]
 
@@ -25,9 +26,15 @@ def add_commands(commands: Any) -> None:
         help="serve a recording at its own pace",
         description="Send the messages of a recording as they came, at their own pace. tcp:// and ws:// addresses are "
         "served: the replay waits for a receiver, and the slowest receiver sets the pace. udp:// and http:// addresses are "
-        "sent to. Nothing is skipped: a replay that cannot keep up is late, and says by how much.",
+        "sent to. Nothing is skipped: a replay that cannot keep up is late, and says by how much. Packets, topics, lines "
+        "and records go out as they are; rows of tables and data sets as JSON lines.",
     )
-    replay.add_argument("file", metavar="FILE", help="a recording, recognised by its content (path or URL)")
+    replay.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a recording, recognised by its content: a path, folder, URL or wildcards; several are one in time order",
+    )
     replay.add_argument("--to", required=True, metavar="URL", help="tcp|ws|udp://HOST:PORT or http://HOST:PORT/PATH")
     replay.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="times the recorded pace; 0: no pacing (%(default)s)"
@@ -47,6 +54,17 @@ def add_commands(commands: Any) -> None:
     replay.add_argument("--date", help="session date of an ITCH file whose name has none, such as 2019-01-30")
     replay.add_argument("--time", metavar="KEY", help="key of the time in JSON lines (default: found)")
     replay.add_argument("--time-unit", choices=["ns", "us", "ms", "s", "iso"], help="its unit")
+    replay.add_argument("--topic", action="append", metavar="NAME", help="only this topic of the recording; repeatable")
+    replay.add_argument(
+        "--format", metavar="NAME", help="what the file is, where its content does not tell: adc for raw radar cubes"
+    )
+    replay.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the format's source, such as chirps=128 (a JSON value or text); repeatable",
+    )
     replay.add_argument("--json", action="store_true", help="print the result as JSON")
     replay.add_argument("--quiet", action="store_true", help="no progress line")
     replay.set_defaults(command=_replay)
@@ -69,7 +87,9 @@ def add_commands(commands: Any) -> None:
 def _replay(arguments: argparse.Namespace) -> int:
     from .serving import replay
 
-    options = {name: getattr(arguments, name) for name in ("date", "time", "time_unit") if getattr(arguments, name)}
+    named = ("date", "time", "time_unit", "topic", "format")
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in named if getattr(arguments, name)}
+    options |= dict(_option(text) for text in arguments.option)
     progress = _Progress(arguments.quiet)
     stop = threading.Event()
     outcome: list[Any] = []
@@ -78,11 +98,14 @@ def _replay(arguments: argparse.Namespace) -> int:
         waits = address.startswith(("tcp://", "ws://")) and arguments.receivers
         print(f"{address}{': waiting for a receiver' if waits else ''}", file=sys.stderr, flush=True)
 
+    def told(note: str) -> None:
+        print(note, file=sys.stderr, flush=True)
+
     def work() -> None:
         try:
             outcome.append(
                 replay(
-                    arguments.file,
+                    arguments.files if len(arguments.files) > 1 else arguments.files[0],
                     arguments.to,
                     speed=arguments.speed,
                     start=arguments.start,
@@ -93,10 +116,13 @@ def _replay(arguments: argparse.Namespace) -> int:
                     stamped=not arguments.plain,
                     stop=stop,
                     opened=opened,
-                    progress=progress.update,
+                    told=told,
+                    progress=None if arguments.quiet else progress.update,
                     **options,
                 )
             )
+        except ValueError as error:
+            outcome.append(GraphError(str(error)))
         except BaseException as error:
             outcome.append(error)
 
@@ -115,6 +141,16 @@ def _replay(arguments: argparse.Namespace) -> int:
     if result is not None:
         print(json.dumps(asdict(result)) if arguments.json else result.describe())
     return 130 if stop.is_set() else 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise GraphError("not an option", expected="--option KEY=VALUE", got=text)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _record(arguments: argparse.Namespace) -> int:
