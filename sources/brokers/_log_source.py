@@ -11,7 +11,7 @@ from ...pipeline.context import Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
-from ..live.reader import Tape
+from ..live.message_reader import Tape
 from ..live.session import Codec
 from ._gaps import GapSession
 from ._log_reader import Log, LogReader

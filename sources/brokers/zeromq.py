@@ -19,7 +19,8 @@ from ...pipeline.context import Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError, MissingExtraError
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
-from ..live.reader import LiveReader, Tape, session_position
+from ..live.message_reader import Tape
+from ..live.reader import LiveReader, session_position
 from ..live.session import Codec
 from ._gaps import GapSession
 

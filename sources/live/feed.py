@@ -2,7 +2,7 @@
 
     feed = sources.Live("udp://239.255.1.1:26400", codec, record="day.mcap")
 
-It ends with the run, after `most` messages or `duration`, or when the sender says that it is over. What is received can be
+It ends with the run, after `most` messages (counted over resumed runs) or `duration`, or when the sender says that it is over. What is received can be
 recorded on the way, losslessly and with both clocks, and read again as `sources.Recording`, to the same rows.
 """
 
@@ -18,7 +18,8 @@ from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from .lines import check_url, line_to
-from .reader import LiveReader, Tape, session_position
+from .message_reader import Tape
+from .reader import LiveReader, session_position
 from .session import Codec
 
 __all__ = ["Live"]

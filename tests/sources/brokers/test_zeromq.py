@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_says_that_it_missed_something_and_counts_on() -> Non
     spec = published(lambda url: Zmq(url, RawMessages(), most=2), [[b"a"], [b"b"]], read_whole)
     after = spec.blocks[-1].after
     whole = published(
-        lambda url: Zmq(url, RawMessages(), most=1), [[b"c"]], lambda spec: read_whole(spec, position=after)
+        lambda url: Zmq(url, RawMessages(), most=3), [[b"c"]], lambda spec: read_whole(spec, position=after)
     )
     assert whole.table["seq"].to_pylist() == [2]
     assert [record.operation for record in whole.bad] == ["broker.gap"]

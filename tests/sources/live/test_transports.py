@@ -354,13 +354,13 @@ def test_a_run_that_goes_on_numbers_bad_lines_on() -> None:
 
 def test_a_feed_that_goes_on_from_a_snapshot_loses_no_row_that_comes_and_tells_that_it_was_away() -> None:
     with tcp_server([b"\n".join(lines_of(5)) + b"\n"]) as port:
-        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, reconnect="0s")
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, reconnect="0s", most=44)
         assert not spec.rewinds
-        position = json.loads(json.dumps({"seq": 40, "session": {"offset": 900, "line": 41}}))
+        position = json.loads(json.dumps({"seq": 40, "taken": 40, "session": {"offset": 900, "line": 41}}))
         reader = spec.open(Context("feed"), position=position)
         decoded = [reader.decode(block) for block in reader.blocks()]
         reader.close()
     rows = [row for part in decoded for batch in part.batches for row in batch.to_pylist()]
     bad = [record for part in decoded for record in part.bad]
-    assert [(row["seq"], row["n"]) for row in rows] == [(40 + n, n) for n in range(5)]
+    assert [(row["seq"], row["n"]) for row in rows] == [(40 + n, n) for n in range(4)]
     assert [record.operation for record in bad] == ["live.gap"] and "from a checkpoint" in bad[0].error
