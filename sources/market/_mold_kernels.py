@@ -57,7 +57,10 @@ def _is_iex(data: Any, at: Any, size: Any) -> Any:
 def carried_kinds(
     data: Any, count: Any, codes: Any, protocols: Any, begins: Any, lengths: Any, kinds: Any, details: Any
 ) -> None:
-    """MOLD, IEX or OTHER for each packet that is read; `details` is the first message's type, or IEX's protocol."""
+    """MOLD, IEX or OTHER for each packet that is read.
+
+    `details` is the first message's type with its length (255 at most) in the upper byte, 0 for none; or IEX's protocol.
+    """
     for i in range(count):
         kinds[i] = OTHER
         details[i] = 0
@@ -70,7 +73,7 @@ def carried_kinds(
         elif _is_mold(data, at, size):
             kinds[i] = MOLD
             if size > 22:
-                details[i] = data[at + 22]
+                details[i] = np.int64(data[at + 22]) | (min(np.int64(be16(data, at + 20)), np.int64(255)) << 8)
 
 
 @kernel

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..market import _mold_kernels as feeds
+from ..market._itch_format import LENGTHS
 from . import _packet_kernels as packets
 from ._pcap_framer import PacketFramer, Packets, Piece, dissected
 
@@ -17,9 +18,19 @@ __all__ = ["Survey", "carried", "survey"]
 _ENOUGH = 4096
 #: Flows that are told apart; the packets of others are counted as one.
 _MOST_FLOWS = 4096
-_NAMES = {feeds.OTHER: "other", feeds.MOLD: "MoldUDP64", feeds.IEX: "IEX-TP"}
 _DEEP = (0x8004, 0x8005)
-_ITCH = frozenset(b"SRHYLVWKJhAFECXDUPQBINO")
+#: First messages that are of ITCH 5.0: other exchanges' feeds in MoldUDP64 have its letters with other lengths.
+_ITCH = tuple(ord(letter) | length << 8 for letter, length in LENGTHS.items())
+#: What packets carry, told finer: MoldUDP64 with messages of ITCH 5.0 or of another kind, or none; IEX TOPS and DEEP.
+_OTHER, _MOLD, _TOPS, _ITCH_MOLD, _DEEP_IEX, _BEAT = 0, 1, 2, 3, 4, 5
+_NAMES = {
+    _OTHER: "other",
+    _MOLD: "MoldUDP64, not ITCH 5.0",
+    _TOPS: "IEX TOPS",
+    _ITCH_MOLD: "ITCH 5.0 in MoldUDP64",
+    _DEEP_IEX: "IEX DEEP",
+    _BEAT: "MoldUDP64 without messages",
+}
 
 
 @dataclass(slots=True)
@@ -34,12 +45,17 @@ class Survey:
     flows: dict[tuple[int, int, int], tuple[str, int]] = field(default_factory=dict)
 
 
-def _kinds(piece: Piece, found: Packets) -> tuple[Any, Any]:
+def _kinds(piece: Piece, found: Packets) -> npt.NDArray[np.uint8]:
+    """What each packet carries (a key of `_NAMES`); counts only where it is read."""
     kinds, details = np.empty(piece.count, np.uint8), np.empty(piece.count, np.uint16)
     feeds.carried_kinds(
         piece.data, piece.count, found.codes, found.protocols, found.begins, found.lengths, kinds, details
     )
-    return kinds, details
+    mold = kinds == feeds.MOLD
+    kinds[mold & np.isin(details, _ITCH)] = _ITCH_MOLD
+    kinds[mold & (details == 0)] = _BEAT
+    kinds[(kinds == _TOPS) & np.isin(details, _DEEP)] = _DEEP_IEX
+    return kinds
 
 
 def survey(framer: PacketFramer) -> Survey:
@@ -48,7 +64,7 @@ def survey(framer: PacketFramer) -> Survey:
     counts: dict[tuple[int, int, int], dict[int, int]] = {}
     for piece in framer.pieces():
         found = dissected(piece)
-        kinds, _ = _kinds(piece, found)
+        kinds = _kinds(piece, found)
         told.packets += piece.count
         told.bad += int(np.count_nonzero(found.codes >= packets.SNAPPED))
         for why, count in piece.dropped(found.codes).items():
@@ -71,26 +87,28 @@ def survey(framer: PacketFramer) -> Survey:
             inner = counts.setdefault(flow, {})
             inner[number & 255] = inner.get(number & 255, 0) + many
     for flow, inner in counts.items():
-        most = max(sorted(inner), key=lambda kind: inner[kind])
+        most = max(sorted(inner), key=lambda kind: inner[kind] if kind != _BEAT else 0)
         told.flows[flow] = (_NAMES[most], sum(inner.values()))
     return told
 
 
-def carried(framer: PacketFramer) -> str:
-    """``tops``, ``deep``, ``mold`` (with ITCH 5.0 messages) or ``other``: what most of the first packets carry."""
-    votes = {"other": 0, "mold": 0, "tops": 0, "deep": 0}
-    seen = 0
+def carried(framer: PacketFramer) -> tuple[str, int | None]:
+    """``tops``, ``deep``, ``mold`` (with ITCH 5.0 messages) or ``other``: what most of the first packets carry.
+
+    With it when the first packet that is read was captured.
+    """
+    votes: npt.NDArray[np.int64] = np.zeros(len(_NAMES), np.int64)
+    seen, first = 0, None
     for piece in framer.pieces():
         found = dissected(piece)
-        kinds, details = _kinds(piece, found)
-        for kind, detail in zip(kinds.tolist(), details.tolist(), strict=True):
-            if kind == feeds.IEX:
-                votes["deep" if detail in _DEEP else "tops"] += 1
-            elif kind == feeds.MOLD and detail:
-                votes["mold" if detail in _ITCH else "other"] += 1
-        votes["other"] += int(np.count_nonzero((found.codes == packets.OK) & (kinds == feeds.OTHER)))
+        read = found.codes == packets.OK
+        votes += np.bincount(_kinds(piece, found)[read], minlength=len(_NAMES))
+        if first is None and read.any():
+            first = int(piece.times[: piece.count][read][0])
         seen += piece.count
         if seen >= _ENOUGH:
             break
-    best = max(("tops", "deep", "mold"), key=lambda name: votes[name])
-    return best if votes[best] > votes["other"] else "other"
+    feed = max((_TOPS, _DEEP_IEX, _ITCH_MOLD), key=lambda kind: votes[kind])
+    if votes[feed] <= votes[_OTHER] + votes[_MOLD]:
+        return "other", first
+    return {_TOPS: "tops", _DEEP_IEX: "deep", _ITCH_MOLD: "mold"}[feed], first

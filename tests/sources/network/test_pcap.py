@@ -303,14 +303,20 @@ def test_wrong_arguments_are_refused(path: Path) -> None:
 def test_inspect_tells_flows_and_what_they_carry(path: Path) -> None:
     captured = [(T0 + i, ethernet(ipv4(udp(pk.mold(i + 1, [b"S" + bytes(11)]))))) for i in range(3)]
     captured += [(T0 + 9, ethernet(ipv4(udp(pk.iex(1, []), target=10378))))]
+    captured += [
+        (T0 + 7, ethernet(ipv4(udp(pk.mold(9, [b"A" + bytes(36)]), target=9)))),
+        (T0 + 8, ethernet(ipv4(udp(pk.mold(9, []), target=8)))),
+    ]
     captured += [(T0 + 5, ethernet(ipv4(tcp(b"GET /", 9), protocol=6))), (T0 + 6, ethernet(bytes(40), kind=0x0806))]
     path.write_bytes(pk.pcapng(captured))
     found = inspect_pcap(str(path))
-    assert found["messages"] == 6
+    assert found["messages"] == 8
     assert found["types"] == {
         "tcp 233.54.12.111:80": {"name": "other", "messages": 1},
-        "udp 233.54.12.111:10378": {"name": "IEX-TP", "messages": 1},
-        "udp 233.54.12.111:26477": {"name": "MoldUDP64", "messages": 3},
+        "udp 233.54.12.111:8": {"name": "MoldUDP64 without messages", "messages": 1},
+        "udp 233.54.12.111:9": {"name": "MoldUDP64, not ITCH 5.0", "messages": 1},
+        "udp 233.54.12.111:10378": {"name": "IEX TOPS", "messages": 1},
+        "udp 233.54.12.111:26477": {"name": "ITCH 5.0 in MoldUDP64", "messages": 3},
     }
     assert found["left_out"] == {"not IPv4: neither IPv4 nor IPv6": 1}
     assert found["time_range"]["utc"] == ["2019-01-30T14:30:00.000000000Z", "2019-01-30T14:30:00.000000009Z"]
@@ -322,6 +328,7 @@ def test_inspect_tells_flows_and_what_they_carry(path: Path) -> None:
     [
         (pk.mold(1, [b"S" + bytes(11)]), "MoldItch"),
         (pk.mold(1, [b"*" * 30]), "Pcap"),
+        (pk.mold(1, [b"A" + bytes(36)]), "Pcap"),  # an add order of another exchange: a byte longer than NASDAQ's
         (pk.iex(1, [b"Q" + bytes(41)]), "Iex:bbo"),
         (pk.iex(1, [b"8" + bytes(29)], protocol=0x8004), "Iex:l2"),
         (b"anything", "Pcap"),
@@ -333,3 +340,14 @@ def test_a_capture_opens_as_what_it_carries(tmp_path: Path, payload: bytes, kind
     spec: Any = open_pcap(path)
     assert type(spec).__name__ + (f":{spec.table}" if kind.startswith("Iex") else "") == kind
     assert type(open_pcap(path, port=26477)) is Pcap
+
+
+def test_the_session_of_a_capture_is_the_day_of_its_first_packet_where_no_name_tells(tmp_path: Path) -> None:
+    path = tmp_path / "feed.pcap"
+    late = T0 + 14 * 3600 * 10**9  # 23:30 in New York, the next day in UTC
+    path.write_bytes(pk.pcap([(late, ethernet(ipv4(udp(pk.mold(1, [b"S" + bytes(11)])))))]))
+    assert str(open_pcap(path).session) == "2019-01-30"  # type: ignore[attr-defined]
+    assert str(open_pcap(path, date="2019-01-29").session) == "2019-01-29"  # type: ignore[attr-defined]
+    found = inspect_pcap(path)
+    assert "msg_type uint8" in found["schema"]
+    assert "others are 'status', 'noii', 'trades'" in found["hint"]
