@@ -17,7 +17,9 @@ def inspect(path: PathLike) -> dict[str, Any]:
 
     ``file``, ``bytes``, ``format``, total ``messages``, ``counts`` by topic or message type, ``time`` (``start`` and
     ``end``, ISO-8601 and ns; None where the file does not tell), ``schema`` by topic or as one line, ``problem`` (None if
-    the file is whole), ``details`` that only this format has. Raises FormatError if the file is empty or of no known
+    the file is whole), ``details`` that only this format has: among them ``bad`` (records that do not decode),
+    ``left_out`` (records by the reason that they are not read), ``options`` (what `open` has to be given) and ``hint``
+    (what it may be given), where there are such. Raises FormatError if the file is empty or of no known
     format, and OSError if it cannot be read.
     """
     found = format_of(path)
@@ -68,11 +70,24 @@ def summary(found: Mapping[str, Any]) -> str:
         meaning = names.get(name)
         what = meaning.get("type") or meaning.get("name") if isinstance(meaning, Mapping) else ""
         lines.append(f"  {name:<{width}}  {count:>10,}  {what or ''}".rstrip())
-    if found["details"].get("topics"):
+    details = found["details"]
+    if details.get("bad"):
+        lines.append(f"  {details['bad']:,} of them are bad: read them to quarantine to see why")
+    lines += [f"  {count:,} are left out: {why}" for why, count in (details.get("left_out") or {}).items()]
+    if details.get("topics"):
         rows = {topic["type"]: topic["schema"] for topic in names.values()}
         lines += [f"  rows of {kind}: {schema}" for kind, schema in sorted(rows.items())]
     elif isinstance(found["schema"], Mapping):
-        lines.append("  keys: " + ", ".join(f"{name} {kind}" for name, kind in found["schema"].items()))
+        if found["schema"]:
+            lines.append("  keys: " + ", ".join(f"{name} {kind}" for name, kind in found["schema"].items()))
     else:
         lines.append(f"  rows: {found['schema']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, _how_to_read(found)])
+
+
+def _how_to_read(found: Mapping[str, Any]) -> str:
+    details = found["details"]
+    options = f", {details['options']}" if details.get("options") else ""
+    topic = next(iter(details.get("topics") or ()), None)
+    call = f"sources.open({found['file']!r}{options})" + ("" if topic is None else f".topic({topic!r})")
+    return f"  read it: {call}" + (f"; {details['hint']}" if details.get("hint") else "")

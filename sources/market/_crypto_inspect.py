@@ -48,7 +48,9 @@ def describe_file(path: str) -> dict[str, Any]:
         "clock_difference_ns": found.difference(),
         "out_of_order": found.out_of_order,
         "gaps": dict(sorted(found.gaps.items())),
-        "schema": "; ".join(f"{table}: {describe(crypto_schema(table, '', venue, 9))}" for table in TABLES),
+        "schema": describe(crypto_schema("bbo", "", venue, 9)),
+        "hint": "these are rows of table='bbo'; others are "
+        + ", ".join(repr(name) for name in TABLES if name != "bbo"),
         "error": found.error,
     }
 

@@ -213,13 +213,15 @@ def inspect_itch(path: PathLike) -> dict[str, Any]:
         if counts[code]
     }
     time_range: dict[str, Any] | None = None
+    dated = True
+    try:
+        day = session_date(None, base_name(path))
+    except GraphError:
+        dated = False
     if times is not None:
         time_range = {"since_midnight_ns": list(times)}
-        try:
-            midnight = midnight_ns(session_date(None, base_name(path)), "America/New_York")
-        except GraphError:
-            pass
-        else:
+        if dated:
+            midnight = midnight_ns(day, "America/New_York")
             time_range["utc"] = [_iso(midnight + time) for time in times]
     return {
         "format": "NASDAQ TotalView-ITCH 5.0",
@@ -234,6 +236,8 @@ def inspect_itch(path: PathLike) -> dict[str, Any]:
         "symbols": int(framer.directory.named.sum()),
         "time_range": time_range,
         "schema": describe(l3_schema("")),
+        "options": None if dated else "date='YYYY-MM-DD'",
+        "hint": "these are rows of table='l3'; others are " + ", ".join(repr(name) for name in TABLES if name != "l3"),
         "error": feed.error,
     }
 

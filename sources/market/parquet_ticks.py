@@ -177,7 +177,7 @@ def inspect_parquet_ticks(path: PathLike) -> dict[str, Any]:
             time = usual_time(table)
         except FormatError:
             columns = columns_of(table.schema)
-            hint = "no column is the time by its name or type: open it with time='COLUMN'"
+            hint = {"options": "time='COLUMN'", "hint": "no column is the time by its name or type"}
             found = {
                 "compression": "none",
                 "messages": rows,
@@ -186,7 +186,7 @@ def inspect_parquet_ticks(path: PathLike) -> dict[str, Any]:
                 "symbols": 0,
                 "time_range": None,
             }
-            return {**found, "container": kind, "groups": groups, "time_column": None, "hint": hint, "schema": columns}
+            return {**found, "container": kind, "groups": groups, "time_column": None, **hint, "schema": columns}
         unit = usual_unit(table, time)
     spec = ParquetTicks(path, time=time, unit=unit)
     found = {**survey(spec, "rows"), "container": kind, "groups": groups, "time_column": time, "time_unit": unit}

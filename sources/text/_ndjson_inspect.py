@@ -67,6 +67,8 @@ def describe_file(probe: Ndjson, name: str) -> dict[str, Any]:
         "time_unit": unit if time is not None else None,
         "columns": {path: "|".join(sorted(kinds)) for path, kinds in seen.kinds.items()},
         "columns_from": f"the first {seen.records} records",
+        "options": None if time is not None or not seen.records else "time='PATH', time_unit='ms'",
+        "hint": "columns={'NAME': 'PATH:TYPE', ..} makes columns of values",
     }
     return result
 

@@ -13,6 +13,7 @@ import pytest
 from penstock import read, sources
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.sources.formats import FOLDERS, FORMATS, format_of
+from penstock.sources.inspection import summary
 
 #: Folders of the recordings, what their files are, and which are none by design.
 REAL = {
@@ -137,3 +138,13 @@ def test_every_format_offers_what_dispatch_needs() -> None:
     for known in (*FORMATS, *FOLDERS):
         for verb in ("is", "inspect", "open"):
             assert callable(known._function(verb)), known
+
+
+def test_a_summary_says_how_to_read_a_file_and_what_would_be_left_out(tmp_path: Path) -> None:
+    events = tmp_path / "events.ndjson"
+    events.write_text('{"ts_ns": 1, "event": "e"}\nbroken\n')
+    told = summary(sources.inspect(events))
+    assert "\n  1 of them are bad: " in told
+    assert told.splitlines()[-1].startswith(f"  read it: sources.open({str(events)!r}); columns=")
+    events.write_text('{"a": 1}\n')
+    assert f"sources.open({str(events)!r}, time='PATH', time_unit='ms')" in summary(sources.inspect(events))

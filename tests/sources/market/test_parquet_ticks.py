@@ -185,7 +185,7 @@ def test_a_file_without_a_time_is_described_and_one_with_plain_names_too(tmp_pat
     parquet.write_table(pa.table({"id": [1, 2], "note": ["a", "b"]}), path)
     found = inspect_parquet_ticks(path)
     assert (found["messages"], found["time_column"], found["schema"]) == (2, None, "id int64, note string")
-    assert "time='COLUMN'" in found["hint"]
+    assert found["options"] == "time='COLUMN'"
     parquet.write_table(pa.table({"ts": pa.array([START, START]), "symbol": ["A", "B"]}), path)
     found = inspect_parquet_ticks(path)
     assert (found["messages"], found["symbols"], found["time_column"]) == (2, 2, "ts")
