@@ -130,6 +130,10 @@ def _number(b: Any, p: int, kind: int, big: bool) -> Any:
     return np.float64(np.int8(b[p]))
 
 
+#: Points whose columns are filled one after the other, while their bytes are in the nearest cache.
+_RUN = 512
+
+
 @kernel
 def points(
     b: Bytes,
@@ -150,66 +154,47 @@ def points(
     missing, or an integer column's value is not a whole number in its range. Where ``plain[c]`` is 1 every value is
     there, and where it is 2 none is: `valid` is then not touched, nor in the second case the column.
     """
-    single, offset = np.zeros(6, np.int64), np.zeros(6, np.int64)
+    used = np.flatnonzero(plain != 2)
     for i in range(layout.shape[0]):
         k, step, width = layout[i], shape[i, 2], shape[i, 1]
         big = shape[i, 6] != 0
-        count = 0
-        for c in range(6):
-            if plain[c] == 1 and layouts[k, c, 1] == 7 and not big:
-                single[count], offset[count] = c, layouts[k, c, 0]
-                count += 1
         for row in range(shape[i, 0]):
-            p, q = shape[i, 4] + row * shape[i, 3], np.int64(offsets[i]) + row * width
-            if count == 4:  # x, y, z and a speed: known how many, the loop over them goes
-                _singles(b, p, step, width, single, offset, 4, floats, q)
-            else:
-                _singles(b, p, step, width, single, offset, count, floats, q)
-            for c in range(8):
-                at, kind = layouts[k, c, 0], layouts[k, c, 1]
-                if plain[c] == 2 or (plain[c] == 1 and c < 6 and kind == 7 and not big):
-                    continue
-                there = True if plain[c] == 1 else at >= 0
-                if c == 6:
-                    _whole(b, p + at, step, width, kind, big, there, track[q : q + width], plain[c], valid[6], q)
-                elif c == 7:
-                    _whole(b, p + at, step, width, kind, big, there, flags[q : q + width], plain[c], valid[7], q)
-                else:
-                    _floats(b, p + at, step, width, kind, big, there, floats[c, q : q + width], plain[c], valid[c], q)
-
-
-@kernel
-def _singles(b: Any, p: int, step: int, width: int, single: Any, offset: Any, count: int, out: Any, q: int) -> None:
-    """The little-endian float32 fields of points."""
-    for j in range(width):
-        for t in range(count):
-            out[single[t], q + j] = np.uint32(u32(b, p + offset[t], False)).view(np.float32)
-        p += step
-
-
-@kernel
-def _floats(
-    b: Any, p: int, step: int, width: int, kind: int, big: bool, there: bool, out: Any, plain: int, valid: Any, q: int
-) -> None:
-    for j in range(width):
-        out[j] = np.float32(_number(b, p, kind, big)) if there else np.float32(0.0)
-        if plain == 0:
-            valid[q + j] = there
-        p += step
+            begin = np.int64(offsets[i]) + row * width
+            for q in range(begin, begin + width, _RUN):
+                stop = min(q + _RUN, begin + width)
+                start = shape[i, 4] + row * shape[i, 3] + (q - begin) * step
+                for c in used:
+                    p, kind, there = start + layouts[k, c, 0], layouts[k, c, 1], layouts[k, c, 0] >= 0
+                    if c >= 6:
+                        if c == 6:
+                            _whole(b, p, step, kind, big, there, track, plain[c], valid[c], q, stop)
+                        else:
+                            _whole(b, p, step, kind, big, there, flags, plain[c], valid[c], q, stop)
+                    elif kind == 7 and not big:
+                        for j in range(q, stop):
+                            floats[c, j] = np.uint32(u32(b, p, False)).view(np.float32)
+                            p += step
+                    else:
+                        for j in range(q, stop):
+                            floats[c, j] = np.float32(_number(b, p, kind, big)) if there else np.float32(0.0)
+                            p += step
+                    if c < 6 and plain[c] == 0:
+                        for j in range(q, stop):
+                            valid[c, j] = there
 
 
 @kernel
 def _whole(
-    b: Any, p: int, step: int, width: int, kind: int, big: bool, there: bool, out: Any, plain: int, valid: Any, q: int
+    b: Any, p: int, step: int, kind: int, big: bool, there: bool, out: Any, plain: int, valid: Any, q: int, stop: int
 ) -> None:
     """Whole numbers as far as `out` holds them."""
     top = np.float64(np.iinfo(out.dtype).max)
-    for j in range(width):
+    for j in range(q, stop):
         value = _number(b, p, kind, big) if there else np.float64(-1.0)
         fits = 0.0 <= value <= top
         whole = np.int64(value) if fits else np.int64(0)
         fits = fits and np.float64(whole) == value
         out[j] = whole if fits else 0
         if plain == 0:
-            valid[q + j] = fits
+            valid[j] = fits
         p += step
