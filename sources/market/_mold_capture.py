@@ -196,6 +196,10 @@ class FeedCapture:
             start = stop
         return numbers
 
+    def session_name(self, session: int) -> str:
+        """What a session of a stretch is called in records."""
+        return self._names[session]
+
     def _name(self, key: tuple[int, int]) -> str:
         if self._feed == kernels.MOLD:
             raw = (key[0] & (1 << 64) - 1).to_bytes(8, "big") + key[1].to_bytes(2, "big")

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration
 from ...pipeline.errors import GraphError
+from ...pipeline.memory import BufferPool
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..network.pcap import examine
+from ..storage.feed import Feed
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import open_feed
 from ._iex_format import TABLES, table_schema
 from .mold import check_ports, check_wait, check_window
+
+if TYPE_CHECKING:
+    from ._mold_capture import FeedCapture
 
 __all__ = ["Iex"]
 
@@ -87,29 +92,39 @@ class Iex(SourceSpec):
         return f"{base_name(self.path)}:{self.table}"
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
+        from ._iex_reader import IexReader
+
+        feed = open_feed(self.path)
+        skip = int((position or {}).get("blocks", 0))
+        capture = self._capture(feed, context.pool)
+        return IexReader(feed, capture, table=self.table, schema=self.schema, pool=context.pool, skip=skip)
+
+    def _capture(self, feed: Feed, pool: BufferPool) -> FeedCapture:
         from ..network._pcap_framer import PacketFramer
         from . import _mold_kernels as kernels
-        from ._iex_reader import IexReader
         from ._mold_capture import FeedCapture
         from ._mold_sequence import MoldSequence
 
         header, _ = examine(self.path)
-        feed = open_feed(self.path)
         wait = self.wait if isinstance(self.wait, int) else None
-        capture = FeedCapture(
-            PacketFramer(feed, header, context.pool, {}),
+        return FeedCapture(
+            PacketFramer(feed, header, pool, {}),
             feed=kernels.IEX,
             path=str(self.path),
             ports=self.ports,
             sequence=MoldSequence(window=self.reorder, window_ns=wait, first=self.first),
             wanted=_FEEDS[self.feed],
         )
-        skip = int((position or {}).get("blocks", 0))
-        return IexReader(feed, capture, table=self.table, schema=self.schema, pool=context.pool, skip=skip)
 
     def retry(self, record: BadRecord) -> Decoded | None:
-        """None: a packet's messages make sense only in the order of the others."""
-        return None
+        """The message that was put aside, or those of a gap, of the capture as it is now: it is read up to there."""
+        from ._mold_reread import reread_messages
+
+        feed = open_feed(self.path)
+        try:
+            return reread_messages(self, self.path, self._capture(feed, Context("retry").pool), record)
+        finally:
+            feed.close()
 
     @property
     def block_bound(self) -> int:

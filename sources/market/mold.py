@@ -9,19 +9,24 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
+from ...pipeline.memory import BufferPool
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..network.pcap import examine
+from ..storage.feed import Feed
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import open_feed
 from ._itch_format import midnight_ns, session_date
 from ._itch_tables import TABLES, table_schema
+
+if TYPE_CHECKING:
+    from ._mold_capture import FeedCapture
 
 __all__ = ["MoldItch"]
 
@@ -89,23 +94,11 @@ class MoldItch(SourceSpec):
         return base_name(self.path) + ("" if self.table == "l3" else f":{self.table}")
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ..network._pcap_framer import PacketFramer
-        from . import _mold_kernels as kernels
         from ._itch_messages import ItchMessages
-        from ._mold_capture import FeedCapture
         from ._mold_reader import DeliveredItch, MoldItchReader
-        from ._mold_sequence import MoldSequence
 
-        header, _ = examine(self.path)
         feed = open_feed(self.path)
-        wait = self.wait if isinstance(self.wait, int) else None
-        capture = FeedCapture(
-            PacketFramer(feed, header, context.pool, {}),
-            feed=kernels.MOLD,
-            path=str(self.path),
-            ports=self.ports,
-            sequence=MoldSequence(window=self.reorder, window_ns=wait, first=self.first),
-        )
+        capture = self._capture(feed, context.pool)
 
         def messages() -> ItchMessages:
             midnight = midnight_ns(self.session, self.timezone)
@@ -120,9 +113,31 @@ class MoldItch(SourceSpec):
         skip = int((position or {}).get("blocks", 0))
         return MoldItchReader(feed, capture, DeliveredItch(self.table, messages), skip=skip)
 
+    def _capture(self, feed: Feed, pool: BufferPool) -> FeedCapture:
+        from ..network._pcap_framer import PacketFramer
+        from . import _mold_kernels as kernels
+        from ._mold_capture import FeedCapture
+        from ._mold_sequence import MoldSequence
+
+        header, _ = examine(self.path)
+        wait = self.wait if isinstance(self.wait, int) else None
+        return FeedCapture(
+            PacketFramer(feed, header, pool, {}),
+            feed=kernels.MOLD,
+            path=str(self.path),
+            ports=self.ports,
+            sequence=MoldSequence(window=self.reorder, window_ns=wait, first=self.first),
+        )
+
     def retry(self, record: BadRecord) -> Decoded | None:
-        """None: a packet's messages make sense only in the order of the others."""
-        return None
+        """The message that was put aside, or those of a gap, of the capture as it is now: it is read up to there."""
+        from ._mold_reread import reread_messages
+
+        feed = open_feed(self.path)
+        try:
+            return reread_messages(self, self.path, self._capture(feed, Context("retry").pool), record)
+        finally:
+            feed.close()
 
     @property
     def block_bound(self) -> int:

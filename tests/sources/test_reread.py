@@ -14,6 +14,7 @@ import numpy as np
 import packets as pk
 import pyarrow as pa
 import pytest
+from itch_reference import directory, message
 from packets import ethernet, ipv4, udp
 from penstock.pipeline.context import BadRecord
 from penstock.pipeline.source import SourceSpec
@@ -22,6 +23,8 @@ from penstock.sources.driving.kitti import KittiTopic
 from penstock.sources.driving.nuscenes import NuScenesChannel
 from penstock.sources.games.osu import Osr
 from penstock.sources.games.slippi import Slippi
+from penstock.sources.market.iex import Iex
+from penstock.sources.market.mold import MoldItch
 from penstock.sources.network.pcap import Pcap
 from penstock.sources.storage.reread import rest_of_place
 from PIL import Image
@@ -208,6 +211,56 @@ def test_a_record_header_of_a_capture(tmp_path: Path) -> None:
     found = Pcap(path).retry(bad)
     assert found is not None
     assert [plain(batch) for batch in found.batches] == [whole[17]]
+
+
+def feed(payloads: list[bytes], port: int) -> bytes:
+    return pk.pcap(
+        [(START + 1000 * i, ethernet(ipv4(udp(payload, target=port)))) for i, payload in enumerate(payloads)]
+    )
+
+
+def quotes(count: int) -> list[bytes]:
+    head = [b"Q\0" + struct.pack("<q", START + i) + b"ABC     " for i in range(count)]
+    return [part + struct.pack("<Iqq", 5, i, i + 1) + struct.pack("<I", 6) for i, part in enumerate(head)]
+
+
+def orders(count: int) -> list[bytes]:
+    made = [directory(1, "ABC")]
+    return made + [message("A", 1, i, i, b"B", 100, b"ABC     ", 10_000 + i) for i in range(count - 1)]
+
+
+@pytest.mark.parametrize("kind", ["iex", "mold"])
+def test_a_gap_and_a_message_of_a_numbered_feed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "feed.pcap"
+    parts, make = (quotes(40), pk.iex) if kind == "iex" else (orders(40), pk.mold)
+    spec: SourceSpec = Iex(path, reorder=2) if kind == "iex" else MoldItch(path, date="2019-01-30", reorder=2)
+    whole_file = feed([make(1 + at, parts[at : at + 4]) for at in range(0, 40, 4)], 26477)
+    path.write_bytes(whole_file)
+    whole = rows_of(spec)
+
+    path.write_bytes(feed([make(1 + at, parts[at : at + 4]) for at in range(0, 40, 4) if at not in (12, 16)], 26477))
+    (gap,) = read_whole(spec).bad
+    still = spec.retry(gap)
+    assert still is not None
+    assert [record.error for record in still.bad] == [gap.error]
+    path.write_bytes(whole_file)
+    found = spec.retry(replace(gap, seq=(gap.seq or 0) + 1000))
+    assert found is not None
+    missing = [{**row, "seq": row["seq"] + 1000} for row in whole if 12 <= row["seq"] < 20]
+    assert [plain(row) for batch in found.batches for row in single(batch)] == missing
+
+    short = [part[:-1] if number == 22 else part for number, part in enumerate(parts)]
+    path.write_bytes(feed([make(1 + at, short[at : at + 4]) for at in range(0, 40, 4)], 26477))
+    (bad,) = read_whole(spec).bad
+    assert bad.seq == 22
+    still = spec.retry(bad)
+    assert still is not None
+    assert [record.error for record in still.bad] == [bad.error]
+    path.write_bytes(whole_file)
+    found = spec.retry(bad)
+    assert found is not None
+    assert [plain(batch) for batch in found.batches] == [row for row in whole if row["seq"] == 22]
+    assert spec.retry(replace(bad, place="/elsewhere/feed.pcap, offset 24")) is None
 
 
 @pytest.mark.parametrize("table", ["encoded", "frame"])
