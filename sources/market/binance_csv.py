@@ -1,4 +1,4 @@
-"""Binance Vision CSV files: trades, aggregate trades, best quotes, order book updates and depth percentages.
+"""Binance Vision CSV files: trades, aggregate trades, klines, best quotes, order book updates and depth percentages.
 
 Spec: https://github.com/binance/binance-public-data. Files of different years and markets have a header or not, times in ms
 or us, and six to eight columns; what a file holds is told by its header, else by its first line.
@@ -6,7 +6,6 @@ or us, and six to eight columns; what a file holds is told by its header, else b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +19,7 @@ from ...pipeline.schema import describe, event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import BytesFeed, head_of, open_feed
+from ._binance_columns import KINDS, TYPES, examine
 
 if TYPE_CHECKING:
     from ._ticks_csv import Cells, CsvReader, Dialect
@@ -28,80 +28,6 @@ __all__ = ["BinanceCsv", "inspect_binance_csv", "is_binance_csv", "open_binance_
 
 _HEAD = 1 << 16
 _SYMBOL = pa.dictionary(pa.int32(), pa.utf8())
-_BOOLS = frozenset({"true", "false"})
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?$")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
-
-#: What each kind's columns are called, by the names that headers have for them.
-_NAMES: dict[str, dict[str, str]] = {
-    "trades": {
-        "id": "id",
-        "trade_id": "id",
-        "price": "price",
-        "qty": "qty",
-        "time": "time",
-        "is_buyer_maker": "maker",
-    },
-    "aggTrades": {
-        "agg_trade_id": "id",
-        "price": "price",
-        "quantity": "qty",
-        "transact_time": "time",
-        "timestamp": "time",
-        "is_buyer_maker": "maker",
-        "a": "id",
-        "p": "price",
-        "q": "qty",
-        "T": "time",
-        "m": "maker",
-    },
-    "bookTicker": {
-        "update_id": "id",
-        "best_bid_price": "bid_px",
-        "best_bid_qty": "bid_sz",
-        "best_ask_price": "ask_px",
-        "best_ask_qty": "ask_sz",
-        "transaction_time": "time",
-        "event_time": "event",
-    },
-    "bookDepth": {"timestamp": "day", "percentage": "percentage", "depth": "depth", "notional": "notional"},
-    "depth": {
-        "symbol": "symbol",
-        "timestamp": "time",
-        "first_update_id": "first",
-        "last_update_id": "last",
-        "side": "side",
-        "update_type": "update",
-        "price": "price",
-        "qty": "qty",
-        "pu": "prev",
-    },
-}
-#: Without a header: kind by the number of columns and where true and false stand, and what is in each column.
-_PLAIN: dict[tuple[int, tuple[int, ...]], tuple[str, str]] = {
-    (6, (5,)): ("trades", "id price qty - time maker"),
-    (7, (5, 6)): ("trades", "id price qty - time maker -"),
-    (7, (6,)): ("aggTrades", "id price qty - - time maker"),
-    (8, (6, 7)): ("aggTrades", "id price qty - - time maker -"),
-    (7, ()): ("bookTicker", "id bid_px bid_sz ask_px ask_sz time event"),
-}
-_TYPES = {
-    "id": "int",
-    "price": "price",
-    "qty": "float",
-    "time": "stamp",
-    "event": "stamp",
-    "maker": "bool",
-    "day": "datetime",
-    **dict.fromkeys(("bid_px", "ask_px"), "price"),
-    **dict.fromkeys(("bid_sz", "ask_sz", "percentage", "depth", "notional"), "float"),
-    "symbol": "text",
-    "update": "text",
-    "side": "side",
-    "first": "int",
-    "last": "int",
-    "prev": "int",
-}
 
 
 @dataclass(frozen=True)
@@ -109,10 +35,12 @@ class BinanceCsv(SourceSpec):
     """One CSV file of Binance's public data, as it is published (a ``.zip``), unpacked, or packed otherwise.
 
     ``trades`` and ``aggTrades`` become ``market.trade`` (`side` is the aggressor's), ``bookTicker`` ``market.bbo``, the
-    updates of ``depth`` ``market.l2``, ``bookDepth`` ``market.depth`` (`percentage`, `depth`, `notional`: float64). `symbol`
-    is the first part of the file's name, unless given. Prices are int64 of 1e-9 and exact, sizes float64 (the nearest).
+    updates of ``depth`` ``market.l2``, ``bookDepth`` ``market.depth`` (`percentage`, `depth`, `notional`: float64), and
+    ``klines`` (those of index, mark price and premium index too) ``market.ohlcv``: `open`, `high`, `low`, `close` int64,
+    `volume`, `quote_volume`, `taker_volume`, `taker_quote_volume` float64, `count` uint64 (trades). `symbol` is the first
+    part of the file's name, unless given. Prices are int64 of 1e-9 and exact, sizes float64 (the nearest).
     Times in s, ms, us and ns are told by their size. `ts_recv` is `ts_event`, except for ``bookTicker``, where `ts_event` is
-    the transaction's time and `ts_recv` the event's.
+    the transaction's time and `ts_recv` the event's, and for ``klines``, where they are when one opens and closes.
 
     A line with another number of fields, or a field that is not what it should be, is a bad record on its own. `seq` is the
     number of the line among those that are not blank. Raises FormatError for a file that holds something else.
@@ -141,9 +69,9 @@ class BinanceCsv(SourceSpec):
         head = head_of(path, _HEAD)[0]
         if not head.strip():
             raise FormatError(f"{path} is empty")
-        found = _examine(head)
+        found = examine(head)
         if found is None:
-            kinds = ", ".join(_NAMES)
+            kinds = ", ".join(KINDS)
             raise FormatError(f"{path} begins with {head[:60]!r}, which is none of Binance's {kinds}")
         symbol = self.symbol or base_name(path).split("-")[0].split(".")[0] or "?"
         return _dialect(*found, symbol, base_name(path))
@@ -167,37 +95,6 @@ class BinanceCsv(SourceSpec):
         return 64 << 20
 
 
-def _examine(head: bytes) -> tuple[str, tuple[str, ...], bool] | None:
-    """Kind, our names of the columns ("-" for those that are not read), and whether there is a header."""
-    lines = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 2)
-    first = lines[0].strip().decode("latin-1").split(",")
-    if (names := _by_header(first)) is not None:
-        return *names, True
-    if not all(_NUMBER.match(part) or part.lower() in _BOOLS for part in first):
-        return None
-    bools = tuple(i for i, part in enumerate(first) if part.lower() in _BOOLS)
-    found = _PLAIN.get((len(first), bools))
-    if found is None or not first[0].isdigit():
-        return None
-    kind, columns = found
-    names_of = tuple(columns.split())
-    time = first[names_of.index("time")]
-    return (kind, names_of, False) if time.isdigit() and len(time) in (10, 13, 16, 19) else None
-
-
-def _by_header(names: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
-    for kind, known in _NAMES.items():
-        found = tuple(known.get(name, "-") for name in names)
-        needed = set(known.values()) - {"prev", "event"}
-        if (
-            needed <= set(found)
-            and len(set(names)) == len(names)
-            and len(found) - found.count("-") == len(set(found) - {"-"})
-        ):
-            return kind, found
-    return None
-
-
 def _dialect(kind: str, names: Sequence[str], header: bool, symbol: str, source: str) -> Dialect:
     from ._ticks_csv import Dialect, Field
 
@@ -207,10 +104,9 @@ def _dialect(kind: str, names: Sequence[str], header: bool, symbol: str, source:
         "bookTicker": (_quotes, _BBO, "market.bbo"),
         "depth": (_updates, _L2, "market.l2"),
         "bookDepth": (_depths, _DEPTH, "market.depth"),
+        "klines": (_klines, _OHLCV, "market.ohlcv"),
     }[kind]
-    fields = tuple(
-        Field(name, _TYPES[name]) if name != "-" else Field(f"column {i}") for i, name in enumerate(names, 1)
-    )
+    fields = tuple(Field(name, TYPES[name]) if name != "-" else Field(f"column {i}") for i, name in enumerate(names, 1))
     schema = event_schema(
         [("symbol", _SYMBOL), *own], source=source, format="binance_csv", table=table, units="price 1e-9, size as given"
     )
@@ -225,6 +121,11 @@ _BBO = [
 _L2 = [
     *(("side", pa.int8()), ("price", pa.int64()), ("size", pa.float64()), ("first_id", pa.uint64())),
     *(("last_id", pa.uint64()), ("prev_id", pa.uint64()), ("is_snapshot", pa.bool_()), ("last_in_event", pa.bool_())),
+]
+_OHLCV = [
+    *((name, pa.int64()) for name in ("open", "high", "low", "close")),
+    *(("volume", pa.float64()), ("quote_volume", pa.float64()), ("count", pa.uint64())),
+    *(("taker_volume", pa.float64()), ("taker_quote_volume", pa.float64())),
 ]
 _DEPTH = [("percentage", pa.float64()), ("depth", pa.float64()), ("notional", pa.float64())]
 
@@ -276,13 +177,19 @@ def _updates(cells: Cells) -> Mapping[str, Any]:
     }
 
 
+def _klines(cells: Cells) -> Mapping[str, Any]:
+    names = [name for name, _ in _OHLCV if name != "count"]
+    shared = _shared(cells, "time", "event")
+    return {**shared, **{name: cells[name] for name in names}, "count": cells["count"].view(np.uint64)}
+
+
 def _depths(cells: Cells) -> Mapping[str, Any]:
     return {**_shared(cells, "day"), **{name: cells[name] for name in ("percentage", "depth", "notional")}}
 
 
 def is_binance_csv(head: bytes) -> bool:
     """Whether a file that begins with `head` (unpacked) is one of Binance's CSV files."""
-    return _examine(head) is not None
+    return examine(head) is not None
 
 
 def open_binance_csv(path: PathLike, **options: Any) -> BinanceCsv:
@@ -297,5 +204,5 @@ def inspect_binance_csv(path: PathLike) -> dict[str, Any]:
     from ._ticks_csv_inspect import survey
 
     spec = open_binance_csv(path)
-    found = _examine(head_of(str(spec.path), _HEAD)[0])
+    found = examine(head_of(str(spec.path), _HEAD)[0])
     return {**survey(spec, found[0] if found else ""), "schema": describe(spec.schema)}

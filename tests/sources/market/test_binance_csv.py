@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,44 @@ def test_trades_of_every_year_and_market_are_the_same_rows(tmp_path: Path, kind:
         }
     ]
     assert inspect_binance_csv(path)["messages"] == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore",
+        "open_time,open,high,low,close,volume,close_time,quote_asset_volume,number_of_trades,"
+        "taker_buy_base_asset_volume,taker_buy_quote_asset_volume,ignore",
+    ],
+)
+def test_klines_open_and_close(tmp_path: Path, header: str) -> None:
+    line = f"{MS},0.00002853,0.00002854,0.00002851,-0.5,36304.2,{MS + 59_999},1.03547608,79,19523.0,0.55694227,0"
+    text = "\n".join([*([header] if header else []), line, line.replace(str(MS), f"{MS}x")]) + "\n"
+    path = tmp_path / "ADABTC-1m-2021-11-27.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("ADABTC-1m-2021-11-27.csv", text)
+    assert is_binance_csv(text.encode())
+    rows, bad, _ = read(open_binance_csv(path))
+    assert [record.seq for record in bad] == [1]
+    assert rows == [
+        {
+            "ts_event": MS * 10**6,
+            "ts_recv": (MS + 59_999) * 10**6,
+            "seq": 0,
+            "symbol": "ADABTC",
+            "open": 28_530,
+            "high": 28_540,
+            "low": 28_510,
+            "close": -500_000_000,
+            "volume": 36304.2,
+            "count": 79,
+            "quote_volume": 1.03547608,
+            "taker_volume": 19523.0,
+            "taker_quote_volume": 0.55694227,
+        }
+    ]
+    assert inspect_binance_csv(path)["types"] == {"klines": {"messages": 1}}
 
 
 @pytest.mark.parametrize("header", [True, False])
