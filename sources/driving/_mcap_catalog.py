@@ -205,7 +205,7 @@ def indexed_count(file: RecordFile, place: int, channel: int) -> int:
     if f.u16() != channel:
         raise FormatError(f"the message index at byte {place} is of another channel")
     entries = f.u32()
-    if entries % 16 or length != 6 + entries or length > file.size - place - RECORD_HEAD:
+    if entries % 16 or length < 6 + entries or length > file.size - place - RECORD_HEAD:
         raise FormatError(f"the message index at byte {place} has a wrong length")
     return entries // 16
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,6 +172,43 @@ def test_a_file_of_any_shape_gives_the_same_rows(shape: str, tmp_path: Path) -> 
     described = inspect_mcap(path)
     assert described["messages"] == 48
     assert (described["time"]["start_ns"], described["time"]["end_ns"]) == (1000, 1235)
+
+
+def lengthened(data: bytes) -> bytes:
+    """The same file with three unknown bytes behind what a message index is known to hold, as the format allows."""
+    out, moved, at = bytearray(data[:8]), {}, 8
+    while at < len(data) - 8:
+        op, length = struct.unpack_from("<BQ", data, at)
+        body = bytearray(data[at + 9 : at + 9 + length])
+        moved[at] = len(out)
+        if op == 0x07:  # message index
+            body += b"\1\xff\xff"
+        elif op == 0x08:  # chunk index
+            (size,) = struct.unpack_from("<I", body, 32)
+            for place in range(36, 36 + size, 10):
+                channel, index = struct.unpack_from("<HQ", body, place)
+                struct.pack_into("<HQ", body, place, channel, moved[index])
+            (index_length,) = struct.unpack_from("<Q", body, 36 + size)
+            struct.pack_into("<Q", body, 36 + size, index_length + 3 * size // 10)
+            struct.pack_into("<Q", body, 16, moved[struct.unpack_from("<Q", body, 16)[0]])
+        elif op == 0x02:  # footer
+            struct.pack_into("<QQI", body, 0, moved[struct.unpack_from("<Q", body)[0]], 0, 0)
+        out += struct.pack("<BQ", op, len(body)) + body
+        at += 9 + length
+    return bytes(out + data[-8:])
+
+
+@pytest.mark.parametrize("summary", [True, False])
+def test_fields_that_are_not_known_yet_are_passed_over(summary: bool, tmp_path: Path) -> None:
+    path = tmp_path / "newer.mcap"
+    data = lengthened(write_file(24, attachment=True))
+    path.write_bytes(data if summary else data[:-8])
+    described = inspect_mcap(path)
+    assert (described["messages"], described["indexed"]) == (48, summary)
+    frames = read(Mcap(path).topic(CAN_TOPIC))
+    assert [row["can_id"] for row in frames.rows] == list(range(24))
+    assert not frames.bad
+    assert described["problem"] is None or not summary
 
 
 @pytest.fixture(scope="module")

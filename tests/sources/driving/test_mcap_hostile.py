@@ -104,6 +104,17 @@ def test_no_flipped_byte_loses_a_message_without_a_word(
         assert got.bad or shape in ("no summary", "no statistics")
 
 
+def test_messages_of_a_channel_that_lost_its_record_are_told(scratch: Callable[[bytes], Path]) -> None:
+    content = bytearray(FILES["loose"])
+    record = struct.pack("<HHI", 2, 2, len(TEXT_TOPIC)) + TEXT_TOPIC.encode()
+    content[content.index(record)] = 3
+    path = scratch(bytes(content))
+    told = f"{COUNT} messages are of channels that no channel record describes: 2"
+    assert inspect_mcap(path)["problem"] == told
+    [bad] = read(Mcap(path).topic(TEXT_TOPIC)).bad
+    assert told in bad.error
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), shape=Shapes)
 def test_any_garbage_in_any_place_ends_in_rows_quarantine_or_a_clear_error(
