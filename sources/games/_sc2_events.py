@@ -63,8 +63,12 @@ def ns_of(frame: int, speed: str) -> int:
     return frame * 10**10 // _TENTHS.get(speed, 224)
 
 
-def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
-    """The replay as sc2reader has it, and a short digest of its bytes. Raises MissingExtraError, FormatError, OSError."""
+def load_replay(path: str, *, events: bool) -> tuple[Any, str, str]:
+    """The replay as sc2reader has it, a short digest of its bytes, and what was left out of it (empty if nothing).
+
+    A game that was resumed from a replay comes without tracker events (units, resources): sc2reader says that it cannot
+    follow them. Raises MissingExtraError, FormatError, OSError.
+    """
     try:
         import sc2reader  # type: ignore[import-untyped]
     except ImportError:
@@ -83,14 +87,21 @@ def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
         )
     if len(data) > _MOST_BYTES:
         raise FormatError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, which no StarCraft II replay is")
-    build = "unknown"
+    build, left_out = "unknown", ""
     logger = logging.getLogger("sc2reader")  # what it says of odd events names players
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
         header = sc2reader.load_replay(BytesIO(data), load_level=0)
         build = f"{header.release_string}"
-        replay = sc2reader.load_replay(BytesIO(data), load_level=4 if events else 2, load_map=False)
+        level_of_detail = 4 if events else 2
+        try:
+            replay = sc2reader.load_replay(BytesIO(data), load_level=level_of_detail, load_map=False)
+        except sc2reader.exceptions.CorruptTrackerFileError:
+            left_out = "the game was resumed from a replay: it is read without its tracker events (units, resources)"
+            replay = sc2reader.load_replay(
+                BytesIO(data), load_level=level_of_detail, load_map=False, do_tracker_events=False
+            )
         if events:
             list(replay.events)
     except Exception as error:
@@ -101,7 +112,7 @@ def load_replay(path: str, *, events: bool) -> tuple[Any, str]:
         ) from error
     finally:
         logger.setLevel(level)
-    return replay, hashlib.sha256(data).hexdigest()[:12]
+    return replay, hashlib.sha256(data).hexdigest()[:12], left_out
 
 
 class Sc2Reader(SourceReader):
@@ -122,7 +133,9 @@ class Sc2Reader(SourceReader):
         self._given = match, start
 
     def blocks(self) -> Iterator[Block]:
-        replay, digest = load_replay(self._path, events=True)
+        replay, digest, left_out = load_replay(self._path, events=True)
+        if left_out:
+            self._context.note(left_out)
         match, start = self._given
         self._match = digest if match is None else match
         self._speed = replay.speed
@@ -169,9 +182,15 @@ def _number(event: Any, name: str) -> float | None:
 
 
 def _attrs(event: Any) -> str:
-    found = {name: value for name in _KEPT if _plain(value := getattr(event, name, None))}
-    return json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    kind, there = type(event), tuple(event.__dict__)
+    names = _names_of.get((kind, there))
+    if names is None:
+        names = _names_of[kind, there] = tuple(name for name in _KEPT if name in there or hasattr(kind, name))
+    found = {name: value for name in names if isinstance(value := getattr(event, name), _PLAIN)}
+    return _JSON.encode(found)
 
 
-def _plain(value: object) -> bool:
-    return isinstance(value, int | float | str)
+_PLAIN = (int, float, str)
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+#: Which of the values that are kept events of a class with certain attributes have: looked up once.
+_names_of: dict[tuple[type, tuple[str, ...]], tuple[str, ...]] = {}

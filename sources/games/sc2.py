@@ -33,7 +33,8 @@ class Sc2Replay(SourceSpec):
     22.4 frames a second on Faster. `ts_recv` is the same, `seq` numbers the events.
 
     `open` is cheap; reading raises MissingExtraError without sc2reader, and FormatError for a file that it cannot read,
-    naming the game's version: builds newer than sc2reader cannot be read.
+    naming the game's version: builds newer than sc2reader cannot be read. A game that was resumed from a replay is read
+    without its tracker events (units, resources), which is noted.
     """
 
     path: PathLike
@@ -82,7 +83,7 @@ def inspect_sc2replay(path: PathLike) -> dict[str, Any]:
     from ._sc2_events import event_rows_schema, load_replay, ns_of
 
     place = location(path)
-    replay, _ = load_replay(place, events=True)
+    replay, _, left_out = load_replay(place, events=True)
     types = Counter(type(event).__name__ for event in replay.events)
     start = int(replay.start_time.timestamp()) * 10**9 if replay.start_time is not None else None
     last = max((event.frame for event in replay.events), default=0)
@@ -102,5 +103,5 @@ def inspect_sc2replay(path: PathLike) -> dict[str, Any]:
         "frames": last,
         "time": time,
         "schema": describe(event_rows_schema("")),
-        "error": None,
+        "error": left_out or None,
     }

@@ -56,6 +56,27 @@ def test_inspect_counts_without_names(recordings):
     assert open_sc2replay(path) == Sc2Replay(path)
 
 
+def test_a_resumed_game_is_read_without_its_tracker_events(recordings, monkeypatch):
+    sc2reader = pytest.importorskip("sc2reader", reason="pip install sc2reader")
+    path = recordings("games/sc2replay") / "3.0.0.38749_1.SC2Replay"
+    load = sc2reader.load_replay
+
+    def refused(file, **options):
+        if options["load_level"] == 4 and options.get("do_tracker_events", True):
+            raise sc2reader.exceptions.CorruptTrackerFileError(
+                "Cannot run engine on resumed games with tracker events."
+            )
+        return load(file, **options)
+
+    monkeypatch.setattr(sc2reader, "load_replay", refused)
+    found = inspect_sc2replay(path)
+    assert 0 < found["messages"] < 22041
+    assert "resumed" in found["error"]
+    assert not {"UnitBornEvent", "PlayerStatsEvent"} & set(found["types"])
+    rows, _ = rows_of(Sc2Replay(path))
+    assert rows.num_rows == found["messages"]
+
+
 def test_frames_are_exact():
     assert [ns_of(frame, "Faster") for frame in (0, 1, 8, 224)] == [0, 44_642_857, 357_142_857, 10**10]
     assert ns_of(16, "Normal") == 10**9
