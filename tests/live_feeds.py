@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,191 @@ def until_bound(port: int) -> None:
             return
         pause.wait(0.01)
     raise AssertionError(f"nobody has bound the port {port}")
+
+
+#: Steps of a faulty sender, beside the messages that it sends: wait until something has come out of the feed, wait until the
+#: feed has told something, end the connection and begin another one.
+PAUSE, TOLD, BREAK = "pause", "told", "break"
+FAULTS = ("drop", "duplicate", "reorder", "delay", "disconnect")
+
+
+def faulty(messages: Sequence[Any], at: int, fault: str, *, told: bool = True) -> list[Any]:
+    """What a sender does to `messages` with a fault at one of them. Where a loss must be `told`, it is before the second
+    message behind it is sent."""
+    before, here, behind = list(messages[:at]), messages[at], list(messages[at + 1 :])
+    seen = [TOLD] if told else []
+    return {
+        "none": [*before, here, *behind],
+        "drop": [*before, behind[0], *seen, *behind[1:]],
+        "duplicate": [*before, here, here, *behind],
+        "reorder": [*before, behind[0], here, *behind[1:]],
+        "delay": [*before, PAUSE, here, *behind],
+        "disconnect": [*before, PAUSE, BREAK, behind[0], *seen, *behind[1:]],
+    }[fault]
+
+
+class Watched:
+    """Reads a feed in a thread of its own, and lets a sender wait for what comes out of it."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.context = Context("feed")
+        self.rows: list[pa.RecordBatch] = []
+        self.bad: list[BadRecord] = []
+        self.dropped: dict[str, int] = {}
+        self._schema, self._blocks = spec.schema, 0
+        self._reader = spec.open(self.context)
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for block in self._reader.blocks():
+                decoded = self._reader.decode(block)
+                with self._changed:
+                    self._blocks += 1
+                    self.rows += decoded.batches
+                    self.bad += decoded.bad
+                    for reason, count in decoded.dropped.items():
+                        self.dropped[reason] = self.dropped.get(reason, 0) + count
+                    self._changed.notify_all()
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._reader.close()
+
+    def wait(self, step: str) -> None:
+        """Until something has come, or something has been told."""
+        with self._changed:
+            came = self._changed.wait_for(lambda: self.bad if step == TOLD else self._blocks, 10)
+        assert came, f"nothing has been {step}"
+
+    def finish(self) -> pa.Table:
+        """All rows, once the feed has ended."""
+        self._thread.join(15)
+        assert not self._thread.is_alive(), "the feed has not ended"
+        if self._failure is not None:
+            raise self._failure
+        return pa.Table.from_batches(self.rows, self._schema)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Everything that was dropped or noted."""
+        metrics = self.context.metrics
+        return {**self.dropped, **metrics.dropped, **metrics.noted}
+
+
+@contextmanager
+def tcp_sender(steps: Sequence[Any], wait: Callable[[str], None]) -> Iterator[str]:
+    """Serves the steps over TCP; gives the address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            receiver, _ = server.accept()
+            for step in steps:
+                if step == BREAK:
+                    receiver.close()
+                    receiver, _ = server.accept()
+                elif isinstance(step, str):
+                    wait(step)
+                else:
+                    receiver.sendall(step)
+            receiver.close()
+
+        with beside(run):
+            yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def ws_sender(steps: Sequence[Any], wait: Callable[[str], None]) -> Iterator[str]:
+    """Serves the steps over a WebSocket, text as text; gives the address. A broken connection has no closing handshake."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.server import serve
+
+    left = iter(steps)
+
+    def handle(connection: Any) -> None:
+        for step in left:
+            if step == BREAK:
+                connection.socket.shutdown(socket.SHUT_RDWR)
+                return
+            if isinstance(step, str):
+                wait(step)
+                continue
+            connection.send(step.decode() if step[:1] in b"{[" else step)
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv()
+
+    server = serve(handle, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+    finally:
+        server.shutdown()
+        thread.join(5)
+
+
+@contextmanager
+def udp_sender(steps: Sequence[Any], wait: Callable[[str], None], *, lines: int = 1) -> Iterator[Any]:
+    """Sends the steps as datagrams to as many ports; gives the addresses. A step may be a pair (line, datagram)."""
+    ports = [free_port(socket.SOCK_DGRAM) for _ in range(lines)]
+
+    def run() -> None:
+        for port in ports:
+            until_bound(port)
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for step in steps:
+            if step == BREAK:
+                sender.close()
+                sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            elif isinstance(step, str):
+                wait(step)
+            else:
+                line, data = step if isinstance(step, tuple) else (0, step)
+                sender.sendto(data, ("127.0.0.1", ports[line]))
+        sender.close()
+
+    urls = tuple(f"udp://127.0.0.1:{port}" for port in ports)
+    with beside(run):
+        yield urls if lines > 1 else urls[0]
+
+
+@contextmanager
+def http_sender(steps: Sequence[Any], wait: Callable[[str], None]) -> Iterator[str]:
+    """POSTs the steps one after the other; gives the address. A broken connection ends inside the body of a POST."""
+    port = free_port()
+
+    def connected() -> http.client.HTTPConnection:
+        for _ in range(500):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                threading.Event().wait(0.01)
+            else:
+                return connection
+        raise AssertionError(f"nobody listens on port {port}")
+
+    def run() -> None:
+        connection = connected()
+        for step in steps:
+            if step == BREAK:
+                connection.putrequest("POST", "/")
+                connection.putheader("Content-Length", "1000")
+                connection.endheaders(b"{" * 500)
+                connection.close()
+                wait(TOLD)
+                connection = connected()
+            elif isinstance(step, str):
+                wait(step)
+            else:
+                connection.request("POST", "/", step, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200
+        connection.close()
+
+    with beside(run):
+        yield f"http://127.0.0.1:{port}/"

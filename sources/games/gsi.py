@@ -115,7 +115,7 @@ class GsiDiff:
             bad = BadRecord(f"gsi post {self._seq}", "gsi.diff", f"a post of {len(body)} bytes: {why}", b"", self._seq)
             self._seq += 1
             return None, bad
-        self.missed, self._time = missed, time
+        self._time = time
         before, self._leaves = self._leaves, leaves
         old = before if before is not None else {}
         how = _SET if before is not None else _INITIAL
@@ -126,6 +126,7 @@ class GsiDiff:
             if not _same(old.get((path, player), missing), leaf)
         ]
         rows += [(path, player, None, _REMOVED) for path, player in old if (path, player) not in leaves]
+        self.missed = missed if rows else ""  # where nothing changed it is the last post again
         return (self._batch(rows, document, recv_ns) if rows else None), None
 
     def _missed(self, document: Mapping[str, Any], previously: Any) -> str:

@@ -18,7 +18,7 @@ from ...pipeline.source import Decoded
 from ..driving._adc_reader import arrange
 from ..driving.adc import Adc
 from ._losses import MISSED
-from ._numbers import AGAIN, LATE, RESTART, Numbers
+from ._numbers import AGAIN, GAP, LATE, RESTART, Numbers
 
 if TYPE_CHECKING:
     from .adc_packets import AdcPackets
@@ -119,6 +119,8 @@ class AdcFrames:
         if verdict.kind == RESTART and number <= self._last:
             self._anew(f"the card began again with datagram {number} where {verdict.first} was due")
             self._numbers.take(number, packet)
+        if verdict.kind == GAP:
+            self._context.note("jumps in the numbers of datagrams")
         if verdict.kind == LATE:
             self._context.note("datagrams that came behind later ones")
         if not self._following:
@@ -208,8 +210,8 @@ class AdcFrames:
         self._context.note("frames that never came", last - first + 1)
 
     def give_up(self) -> None:
-        """Nothing has come for long: frames that have later ones behind them leave as they are."""
-        while len(self._open) > 1:
+        """Nothing has come for long: frames of which the end has come, or later ones, leave as they are."""
+        while self._open and (len(self._open) > 1 or self._end >= (min(self._open) + 1) * self._size):
             self._left(min(self._open))
 
     def finish(self) -> None:

@@ -37,9 +37,10 @@ class AdcPackets(Codec):
     """Frames of `radar`, an `Adc` whose path is not used, put together from the datagrams of a DCA1000.
 
     Datagrams are put where they say that they belong, in any order; one that comes twice counts once. A frame leaves when it
-    is whole and those before it have left. What is missing of a frame is given up when it is `reorder` datagrams behind, or
-    nothing has come for `wait`: its bytes are zeros, and a bad record ``adc.lost`` says which; frames of which nothing came
-    are no rows, and told so. Following begins with the first whole frame; a frame that the feed's end cuts is a bad record.
+    is whole and those before it have left. A jump in the numbers is noted at once; what is missing of a frame is given
+    up when it is `reorder` datagrams behind, or nothing has come for `wait`: its bytes are zeros, and a bad record
+    ``adc.lost`` says which; frames of which nothing came are no rows, and told so. Following begins with the first whole
+    frame; a frame that the feed's end cuts is a bad record.
 
     ``frame`` counts from the beginning of the card's recording. ``ts_event`` is the `start` of `radar` (None: when its first
     datagram came, less what that one says was sent before) plus ``frame`` times its `frame_period`, ``ts_recv`` when the

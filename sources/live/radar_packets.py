@@ -34,8 +34,8 @@ class RadarPackets(Codec):
     whole, or of another sender, is a bad record.
 
     What is lost: an ARS548 counts its packets of each kind in their end-to-end protection, and a jump is a bad record
-    ``live.gap`` at the next packet. Sensors that leave the counter at 0 give no sign of a lost packet; these packets are
-    noted. The frames of an SRR520's list are counted: a lost one is a ``live.gap`` at the next frame, and the list a bad
+    ``live.gap`` at the next packet. Where a sensor leaves the counter at 0 a lost packet cannot be seen; such packets
+    are noted. The frames of an SRR520's list are counted: a lost one is a ``live.gap`` at the next frame, and the list a bad
     record. Lists of which no frame came show by the cycle counter, once two cycles have told how it counts. A packet that
     comes twice counts once; one that comes late keeps its place in the order of arrival, and is noted.
     """
