@@ -4,9 +4,9 @@ A decoder cannot be saved. So the units since the last place where decoding can 
 decodes them once more and gives none of their pictures twice. That is exact because every unit at which decoding can begin
 without what was before it gets a decoder of its own (it costs 30 microseconds): what a decoder has seen is what is kept.
 H.265 streams may have only key frames that are led by pictures made of what came before (open groups): there the decoder
-goes on, and what is kept begins at the key frame as soon as it has been shown; only a damaged picture that the decoder takes
-for a good one may then look different in a resumed run. H.264 pictures behind such a key frame may still name references
-from before it, which is an error to a strict decoder: one that begins there is told to go on, so it may miss damage.
+goes on until the key frame has been shown, and then a new one is given the units from there on, as it would be if the run
+were resumed. H.264 pictures behind such a key frame may still name references from before it, which is an error to a strict
+decoder: one that begins there is told to go on, so it may miss damage.
 
 Decoders work with one thread: several would hold back as many pictures as there are threads, and say late which unit was
 damaged. Several streams are decoded at once instead.
@@ -112,6 +112,7 @@ class VideoStream:
     _reference: int | None = None
     _decoder: Any = None
     _open_entries: set[int] = field(default_factory=set)
+    _passed: Unit | None = None
     _again: list[Any] = field(default_factory=list)
 
     def push(
@@ -143,16 +144,24 @@ class VideoStream:
             yield from self._damaged(unit, str(error))
             return
         self._learn(content)
+        if content.picture and self._prefix:
+            unit.data, self._prefix = self._prefix + unit.data, b""
+            content = content_of(unit.data, named)
         if not content.picture:
             self._prefix = (self._prefix + unit.data) if len(self._prefix) < _PARAMETERS_LIMIT else b""
             yield Lost(ONLY_SETS, 1)
             return
-        missing = self._sets if content.entry != "no" and not content.complete else b""
-        unit.data, self._prefix = missing + self._prefix + unit.data, b""
+        if content.entry != "no" and not content.complete:
+            if not self._sets:
+                yield from self._damaged(unit, "a key frame without parameter sets (SPS, PPS), and none came before it")
+                return
+            unit.data = self._sets + unit.data
         crowded = content.entry == "open" and 2 * self.nbytes > self.limit
         if content.entry != "no" and (self._awaiting or content.entry == "closed" or crowded):
             yield from self.end()
-            self._begin(leads=content.entry == "open")
+            leads = content.entry == "open"
+            self._decoder = self._new_decoder(leads=leads)
+            self._awaiting, self._leads, self._reference = None, leads, None
         elif self._awaiting:
             yield Lost(self._awaiting, 1)
             return
@@ -193,26 +202,27 @@ class VideoStream:
             "(with conceal=True it is decoded all the same)"
         )
 
-    def _begin(self, *, leads: bool) -> None:
-        av = av_library()
-        self._decoder = decoder = av.CodecContext.create(DECODERS[self._codec or ""], "r")
+    def _new_decoder(self, *, leads: bool) -> Any:
+        decoder = av_library().CodecContext.create(DECODERS[self._codec or ""], "r")
         decoder.thread_type, decoder.thread_count = "NONE", 1
         strict = not self.conceal and not (leads and self._codec == "h264")
         decoder.options = {"max_pixels": str(self.max_pixels), **({"err_detect": "explode"} if strict else {})}
-        self._awaiting, self._leads, self._reference = None, leads, None
+        return decoder
 
     def _decode(self, unit: Unit, *, opens: bool) -> Iterator[Event]:
         self._keep(unit)
         if opens:
             self._open_entries.add(unit.number)
         try:
-            frames = self._fed(unit)
+            frames = _fed(self._decoder, unit)
         except av_library().FFmpegError as error:
             yield from self._damaged(
                 unit, f"{DECODERS[self._codec or '']}: {getattr(error, 'strerror', None) or error}"
             )
             return
         yield from self._shown(frames)
+        while self._passed is not None:
+            yield from self._begin_at(self._passed)
         late = [number for number in self.waiting if number <= unit.number - _LONGEST_DELAY]
         for number in late:
             del self.waiting[number]
@@ -229,12 +239,6 @@ class VideoStream:
         self.nbytes += len(unit.data)
         self.waiting[unit.number] = unit
 
-    def _fed(self, unit: Unit) -> list[Any]:
-        packet = av_library().Packet(unit.data)
-        packet.pts = unit.number
-        frames: list[Any] = self._decoder.decode(packet)
-        return frames
-
     def _shown(self, frames: list[Any], but: Unit | None = None) -> Iterator[Event]:
         for frame in frames:
             unit = self.waiting.get(frame.pts) if frame.pts is not None else None
@@ -247,12 +251,35 @@ class VideoStream:
                     del self.waiting[number]
                 if before:
                     yield Lost(NO_PICTURE, len(before))
-                self.kept = self.kept[self.kept.index(unit) :]
-                self.nbytes = sum(len(kept.data) for kept in self.kept)
                 self._open_entries = {number for number in self._open_entries if number > unit.number}
+                self._passed = unit
             batch, unit.batch = unit.batch, None
             if batch is not None:
                 yield Picture(batch, unit.index, frame)
+
+    def _begin_at(self, entry: Unit) -> Iterator[Event]:
+        """Keep what begins at `entry`, which has been shown, and go on with a decoder that has seen nothing else."""
+        self._passed = None
+        kept = self.kept[self.kept.index(entry) :]
+        try:
+            decoder, frames, leads = self._started(kept)
+        except av_library().FFmpegError:  # something needs what was in front: the next entry may do
+            return
+        self._decoder, self._leads = decoder, leads
+        self.kept, self.nbytes = kept, sum(len(unit.data) for unit in kept)
+        yield from self._shown(frames)
+
+    def _started(self, kept: list[Unit]) -> tuple[Any, list[Any], bool]:
+        """A decoder that has been given `kept`, its pictures, and whether pictures that lead may still follow."""
+        codec = self._codec or ""
+        leads = content_of(kept[0].data, codec).entry == "open"
+        decoder, frames = self._new_decoder(leads=leads), list[Any]()
+        for place, unit in enumerate(kept):
+            if place and leads and content_of(unit.data, codec).leading:
+                continue
+            leads = leads and not place
+            frames += [frame for frame in _fed(decoder, unit) if frame.pts in self.waiting]
+        return decoder, frames, leads
 
     def _damaged(self, unit: Unit, error: str) -> Iterator[Event]:
         yield Bad(unit, error)
@@ -271,7 +298,7 @@ class VideoStream:
         yield from self._shown(frames, but)
         left = len(self.waiting) - (but is not None and but.number in self.waiting)
         self.waiting, self.kept, self.nbytes, self._open_entries = {}, [], 0, set()
-        self._decoder, self._awaiting = None, self._awaiting or BEFORE_FIRST
+        self._decoder, self._passed, self._awaiting = None, None, self._awaiting or BEFORE_FIRST
         if left:
             yield Lost(reason, left)
 
@@ -310,16 +337,13 @@ class VideoStream:
             if index >= 0:
                 self.waiting[number] = unit
         if self.kept:
-            self._decode_again()
+            self._decoder, self._again, _ = self._started(self.kept)
         self._leads, self._reference = state["leads"], state["reference"]
         self._numbering = numbering_of(self._sets) if self._codec == "h264" else None
 
-    def _decode_again(self) -> None:
-        codec = self._codec or ""
-        leads = content_of(self.kept[0].data, codec).entry == "open"
-        self._begin(leads=leads)
-        for place, unit in enumerate(self.kept):
-            if place and leads and content_of(unit.data, codec).leading:
-                continue
-            leads = leads and not place
-            self._again += [frame for frame in self._fed(unit) if frame.pts in self.waiting]
+
+def _fed(decoder: Any, unit: Unit) -> list[Any]:
+    packet = av_library().Packet(unit.data)
+    packet.pts = unit.number
+    frames: list[Any] = decoder.decode(packet)
+    return frames

@@ -62,8 +62,9 @@ class DecodeVideo(OperatorSpec):
     rows without a picture (parameter sets, second fields). `conceal` lets the decoder paint over damage instead.
 
     State: the encoded units since the last key frame, up to `stream_limit` bytes for each of at most `max_streams`
-    streams, else StateLimitError. A resumed run decodes them again and gives no frame twice. An H.264 stream without IDR
-    pictures is begun anew at a recovery point when half of the limit is used; pictures that lead it are lost and counted.
+    streams, else StateLimitError; the decoder's own pictures, 17 at most, come on top. A resumed run decodes the units
+    again and gives no frame twice. An H.264 stream without IDR pictures is begun anew at a recovery point when half of
+    the limit is used; pictures that lead it are lost and counted.
 
     A picture of more than `max_pixels` is refused before memory is taken for it. Raises GraphError for columns and
     arguments that do not fit; MissingExtraError without the package ``av``.
@@ -83,8 +84,8 @@ class DecodeVideo(OperatorSpec):
     drop_encoded: bool = True
     conceal: bool = False
     max_pixels: int = 64_000_000
-    max_streams: int = 16
-    stream_limit: int = 64 << 20
+    max_streams: int = 8
+    stream_limit: int = 32 << 20
 
     kind: ClassVar[str] = "decode_video"
 
@@ -293,6 +294,7 @@ class _DecodeVideo(Operator):
                 memory.rows[to] = memory.rows[index]
         if not good:
             return None
+        self._context.copied(len(good) * spec.height * spec.width * 3)
         rows = self._rows([(pictures[index].batch, pictures[index].index) for index in good])
         return pa.RecordBatch.from_arrays([*rows.columns, memory.column(len(good))], schema=self._output)
 

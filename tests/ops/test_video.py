@@ -294,6 +294,40 @@ def test_parameter_sets_in_rows_of_their_own_serve_the_key_frames_behind() -> No
     assert got.rows.column("image").equals(run_operator(decode(), rows).rows.column("image"))
 
 
+def test_a_stream_without_parameter_sets_says_so() -> None:
+    rows = encoded("libx264", "keyint=8:scenecut=0:bframes=0:annexb=1:repeat-headers=0")
+    data = [unit.replace(content_of(unit, "h264").sets, b"") for unit in rows.column("data").to_pylist()]
+    rows = rows.set_column(rows.schema.get_field_index("data"), "data", pa.array(data, pa.large_binary()))
+    got = run_operator(decode(), rows)
+    assert accounted(rows, got)
+    assert {record.error.partition(" (")[0] for record in got.bad} == {"a key frame without parameter sets"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "params"),
+    [
+        ("libx265", "keyint=12:bframes=4:b-pyramid=1:open-gop=1:log-level=none:pools=none:repeat-headers=1"),
+        ("libx264", "keyint=16:bframes=8:b-pyramid=normal:b-adapt=2:ref=6:annexb=1:repeat-headers=1"),
+        ("libx264", "keyint=12:interlaced=1:bframes=2:annexb=1:repeat-headers=1"),
+        ("libx264", "keyint=12:slices=4:bframes=2:annexb=1:repeat-headers=1"),
+        ("libx264", "keyint=250:intra-refresh=1:bframes=0:annexb=1:repeat-headers=1"),
+    ],
+)
+def test_streams_of_many_kinds_equal_a_plain_decode(codec: str, params: str) -> None:
+    rows = encoded(codec, params, frames=40)
+    got = assert_restorable(decode(), rows, sizes=7)
+    bare = io.BytesIO(b"".join(rows.column("data").to_pylist()))
+    wanted = plain_decode(bare, format="h264" if codec == "libx264" else "hevc")
+    frames = frames_of(got)
+    assert [row["ts_event"] for row in frames] == [number * 40_000_000 for number in range(40)]
+    for row, (_, image) in zip(frames, wanted, strict=True):
+        assert np.array_equal(row["image"], image)
+    late = run_operator(decode(), rows.slice(9), sizes=7)
+    assert accounted(rows.slice(9), late)
+    by_time = {row["ts_event"]: row["image"] for row in frames}
+    assert all(np.array_equal(row["image"], by_time[row["ts_event"]]) for row in frames_of(late))
+
+
 def test_open_groups_of_h264_are_begun_anew_where_state_would_grow() -> None:
     rows = encoded("libx264", "keyint=8:open-gop=1:scenecut=0:bframes=2:b-adapt=0:annexb=1:repeat-headers=1", frames=48)
     entries = [content_of(data, "h264").entry for data in rows.column("data").to_pylist()]
