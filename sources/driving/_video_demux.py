@@ -137,7 +137,8 @@ class Demuxer:
             raise FormatError(
                 f"{self.path}: a picture of {context.width} x {context.height} pixels; from 1 to {PIXELS_LIMIT} can be read"
             )
-        codec = CODECS.get(context.name, context.name)
+        name = context.codec.canonical_name  # of the codec, not of the decoder: av1, not libdav1d
+        codec = CODECS.get(name, name)
         extradata = context.extradata
         base = Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000)
         rate = context.framerate or stream.guessed_rate or stream.average_rate

@@ -25,7 +25,7 @@ av = pytest.importorskip("av")
 
 from penstock.sources.driving._video_times import iso_ns, scaled_ns  # noqa: E402
 from penstock.sources.driving.video import Video, inspect_video, is_video, open_video  # noqa: E402
-from video_files import KINDS, SIZE, plain_decode, read_video, same_rows, write_video  # noqa: E402
+from video_files import KINDS, SIZE, picture, plain_decode, read_video, same_rows, write_video  # noqa: E402
 
 CREATED = 1_472_418_968 * 10**9
 START = 1_700_000_000_000_000_001
@@ -277,3 +277,17 @@ def test_without_the_library_the_error_says_what_to_install(
 def test_a_spec_pickles(files: dict[str, Path]) -> None:
     spec = Video(files["mp4"], table="frame", height=8, width=8, rate="30000/1001")
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+@pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="this FFmpeg has no encoder of AV1")
+def test_a_codec_has_its_own_name_not_that_of_a_decoder(tmp_path: Path) -> None:
+    path = tmp_path / "front.mkv"
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("libsvtav1", rate=10, options={"svtav1-params": "lp=1", "preset": "12"})
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0, (64, 64)), "rgb24")))
+        container.mux(stream.encode(None))
+    assert [row["codec"] for row in read_video(Video(path)).rows] == ["av1", "av1"]
+    assert len(read_video(Video(path, table="frame")).rows) == 2
