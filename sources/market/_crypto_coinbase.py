@@ -1,4 +1,4 @@
-"""Messages of Coinbase Exchange: match, level2 (snapshot and l2update) and ticker.
+"""Messages of Coinbase Exchange: match, level2 (snapshot and l2update) and ticker; those of Advanced Trade beside it.
 
 ``side`` of a match is the maker's, so the aggressor is the other one. Changes of a book have no numbers: a gap does not
 show. ``last_match`` repeats a trade from before the subscription and is no row.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._crypto_coinbase_advanced import is_advanced, read_advanced
 from ._crypto_messages import BadMessage, Event, Message, field_of, identity, iso_ns, levels, price, size, text
 
 __all__ = ["read_coinbase"]
@@ -25,9 +26,13 @@ def read_coinbase(message: Any, decimals: int) -> Message:
     """What it says. Raises BadMessage."""
     if not isinstance(message, dict):
         raise BadMessage("the message is no JSON object")
+    if is_advanced(message):
+        return read_advanced(message, decimals)
     kind = message.get("type")
     if kind == "match":
         return Message(kind, [_trade(message, decimals)])
+    if kind == "ticker" and "best_bid" in message and "best_bid_size" not in message:  # as they were until 2022
+        return Message("ticker without sizes")
     if kind == "ticker":
         return Message(kind, [_best(message, decimals)])
     if kind in ("l2update", "snapshot"):

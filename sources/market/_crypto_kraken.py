@@ -1,4 +1,4 @@
-"""Messages of Kraken v2: trade, book and ticker.
+"""Messages of Kraken v2: trade, book and ticker; those of v1 beside it.
 
 Prices and sizes are JSON numbers, read from their text. A book has no numbers but a checksum of its ten best levels on each
 side, by which a gap shows. A snapshot of trades repeats those from before the subscription and is no row. ``side``
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._crypto_checksum import TextLevel
+from ._crypto_kraken_v1 import is_first_version, read_first_version
 from ._crypto_messages import BadMessage, Event, Message, field_of, identity, iso_ns, price, size, text
 
 __all__ = ["read_kraken"]
@@ -22,12 +23,16 @@ _OTHERS = frozenset(("heartbeat", "status", "instrument", "ohlc", "level3"))
 
 def read_kraken(message: Any, decimals: int) -> Message:
     """What it says. Raises BadMessage."""
+    if is_first_version(message):
+        return read_first_version(message, decimals)
     if not isinstance(message, dict):
         raise BadMessage("the message is no JSON object")
     channel = message.get("channel")
     if channel not in ("trade", "book", "ticker"):
-        if "method" in message:
+        if "method" in message or message.get("event") in ("subscriptionStatus", "systemStatus"):
             return Message("response")
+        if message.get("event") == "heartbeat":
+            return Message("heartbeat")
         return Message(channel if isinstance(channel, str) and channel in _OTHERS else "other")
     data = field_of(message, "data")
     if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):

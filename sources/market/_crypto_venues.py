@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from ._crypto_coinbase_advanced import is_advanced
+from ._crypto_kraken_v1 import is_first_version
+
 __all__ = ["VENUES", "is_fast", "reader_of", "symbol_in", "venue_in", "venue_of"]
 
 #: Names of venues, with the module and the function that reads their messages.
@@ -48,8 +51,12 @@ def reader_of(venue: str) -> Callable[[Any, int], Any]:
 
 def venue_of(message: Any) -> str | None:
     """The venue that writes messages like this one; None if it could be any."""
+    if is_first_version(message):
+        return "kraken" if "/" in message[-1] else None
     if not isinstance(message, dict):
         return None
+    if is_advanced(message) and "sequence_num" in message:
+        return "coinbase"
     if isinstance(message.get("stream"), str) and isinstance(message.get("data"), dict):
         return _binance(message["data"]) or ("binance-spot" if "lastUpdateId" in message["data"] else None)
     if isinstance(message.get("topic"), str) and "data" in message:

@@ -37,8 +37,8 @@ class CryptoRaw(SourceSpec):
     path
         The file; gzip, zstd, bz2, lz4, xz and zip (of one file) are recognised by their content.
     venue
-        ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange) or ``kraken``
-        (v2); None: by the first messages.
+        ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange and Advanced
+        Trade) or ``kraken`` (v2 and v1); None: by the first messages.
     table
         ``bbo`` (best prices), ``trade``, ``agg_trade`` (Binance aggTrade) or ``l2`` (changes and snapshots of the book, one
         row per level, bids first).

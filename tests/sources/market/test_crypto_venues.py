@@ -217,6 +217,107 @@ def test_coinbase(path: Path) -> None:
     ]
 
 
+def advanced(channel: str, **event: Any) -> dict[str, Any]:
+    """A message of Coinbase Advanced Trade with one event."""
+    when = "2026-04-07T14:30:00.123456Z"
+    return {"channel": channel, "client_id": "", "timestamp": when, "sequence_num": 7, "events": [event]}
+
+
+def update(side: str, at: str, size: str) -> dict[str, str]:
+    return {"side": side, "event_time": "1970-01-01T00:00:00Z", "price_level": at, "new_quantity": size}
+
+
+ADVANCED_TRADE = {
+    "trade_id": "995098700", "product_id": "BTC-USD", "price": "68900.50", "size": "0.0015", "side": "BUY",
+    "time": "2026-04-07T14:30:02.789012Z",
+}  # fmt: skip
+ADVANCED = [
+    advanced("market_trades", type="update", trades=[ADVANCED_TRADE]),
+    advanced(
+        "l2_data", type="snapshot", product_id="BTC-USD", updates=[update("offer", "11", "2"), update("bid", "9", "1")]
+    ),
+    advanced("l2_data", type="update", product_id="BTC-USD", updates=[update("offer", "11", "0")]),
+    advanced(
+        "ticker",
+        type="update",
+        tickers=[
+            {
+                "product_id": "BTC-USD",
+                "best_bid": "9",
+                "best_bid_quantity": "1",
+                "best_ask": "11",
+                "best_ask_quantity": "2",
+            }
+        ],
+    ),
+]
+ADVANCED_AT = 1_775_572_200_123_456_000
+
+
+def test_coinbase_advanced_trade(path: Path) -> None:
+    old = advanced("market_trades", type="snapshot", trades=[ADVANCED_TRADE])
+    data = lines(advanced("subscriptions"), old, *ADVANCED)
+    found = read(path, data, table="trade")
+    assert found.rows == [
+        (1_775_572_202_789_012_000, RECV + 2 * MS, 2, "BTC-USD", 68_900_500_000_000, 0.0015, -1, 995098700)
+    ]
+    assert found.dropped["not in market.trade: trade snapshot"] == 1
+    assert [(row[0], *row[3:7], *row[10:]) for row in read(path, table="l2").rows] == [
+        (ADVANCED_AT, "BTC-USD", 1, 9_000_000_000, 1.0, True, False),
+        (ADVANCED_AT, "BTC-USD", -1, 11_000_000_000, 2.0, True, True),
+        (ADVANCED_AT, "BTC-USD", -1, 11_000_000_000, 0.0, False, True),
+    ]
+    assert [row[3:] for row in read(path, table="bbo").rows] == [
+        ("BTC-USD", 9_000_000_000, 1.0, 11_000_000_000, 2.0, 0)
+    ]
+
+
+def test_coinbase_tickers_from_before_they_had_sizes_are_dropped(path: Path) -> None:
+    old = {key: value for key, value in COINBASE_TICKER.items() if not key.endswith("_size")}
+    found = read(path, lines(old, COINBASE_TICKER), table="bbo")
+    assert len(found.rows) == 1 and not found.bad
+    assert found.dropped == {"not in market.bbo: ticker without sizes": 1}
+
+
+KRAKEN_V1: list[Any] = [
+    [0, [["5541.20000", "0.15850568", "1534614057.321597", "s", "l", ""]], "trade", "XBT/USD"],
+    [0, ["5698.4", "5700.0", "1542057299.545897", "1.01234567", "0.98765432"], "spread", "XBT/USD"],
+    [0, {"a": ["5525.4", 1, "1.0"], "b": ["5525.1", 1, "1.5"], "c": ["5525.1", "0.003"]}, "ticker", "XBT/USD"],
+    [
+        0,
+        {"as": [["5541.3", "2.5", "1534614248.123678"]], "bs": [["5541.2", "1.5", "1534614248.765567"]]},
+        "book-10",
+        "XBT/USD",
+    ],
+    [
+        1234,
+        {"a": [["5541.3", "0.0", "1534614335.345903"]]},
+        {"b": [["5541.2", "0.4", "1534614335.5", "r"]], "c": "974942666"},
+        "book-10",
+        "XBT/USD",
+    ],
+]
+
+
+def test_kraken_v1(path: Path) -> None:
+    status = {"connectionID": 18234, "event": "systemStatus", "status": "online", "version": "1.8.1"}
+    candle = [42, ["1542057314.748456", "1542057360.435743"], "ohlc-5", "XBT/USD"]
+    data = lines(status, {"event": "heartbeat"}, candle, *KRAKEN_V1)
+    found = read(path, data, table="trade")
+    assert found.rows == [(1_534_614_057_321_597_000, RECV + 3 * MS, 3, "XBT/USD", 5541_200_000_000, 0.15850568, -1, 0)]
+    assert found.dropped["not in market.trade: ohlc"] == 1 and not found.bad
+    assert [(row[0], *row[3:]) for row in read(path, table="bbo").rows] == [
+        (1_542_057_299_545_897_000, "XBT/USD", 5698_400_000_000, 1.01234567, 5700_000_000_000, 0.98765432, 0),
+        (RECV + 5 * MS, "XBT/USD", 5525_100_000_000, 1.5, 5525_400_000_000, 1.0, 0),
+    ]
+    assert [(row[0], *row[4:7], *row[10:]) for row in read(path, table="l2").rows] == [
+        (1_534_614_248_765_567_000, 1, 5541_200_000_000, 1.5, True, False),
+        (1_534_614_248_765_567_000, -1, 5541_300_000_000, 2.5, True, True),
+        (1_534_614_335_500_000_000, 1, 5541_200_000_000, 0.4, False, False),
+        (1_534_614_335_500_000_000, -1, 5541_300_000_000, 0.0, False, True),
+    ]
+
+
 def test_kraken_numbers_are_read_from_their_text(path: Path) -> None:
     old = KRAKEN_TRADE.replace('"update"', '"snapshot"')
     data = lines(
@@ -317,8 +418,8 @@ def test_a_kraken_recording_that_lost_digits_is_not_called_broken(path: Path) ->
 VENUES = {
     "bybit": [BYBIT_TRADE, bybit_book("snapshot", 5), BYBIT_TICKER],
     "okx": [OKX_TRADE, OKX_BEST, okx_book("snapshot", -1, 10)],
-    "coinbase": [COINBASE_MATCH, COINBASE_SNAPSHOT, COINBASE_UPDATE, COINBASE_TICKER],
-    "kraken": [json.loads(text) for text in (KRAKEN_TRADE, KRAKEN_SNAPSHOT, KRAKEN_BOOK, KRAKEN_TICKER)],
+    "coinbase": [COINBASE_MATCH, COINBASE_SNAPSHOT, COINBASE_UPDATE, COINBASE_TICKER, *ADVANCED],
+    "kraken": [*(json.loads(text) for text in (KRAKEN_TRADE, KRAKEN_SNAPSHOT, KRAKEN_BOOK, KRAKEN_TICKER)), *KRAKEN_V1],
 }
 
 
