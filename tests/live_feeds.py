@@ -138,8 +138,8 @@ class Watched:
         self._reader = spec.open(self.context)
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         try:
@@ -155,7 +155,8 @@ class Watched:
         except BaseException as error:
             self._failure = error
         finally:
-            self._reader.close()
+            self._ended.set()
+            self._reader.close()  # takes until the socket's next timeout
 
     def wait(self, step: str) -> None:
         """Until something has come, or something has been told."""
@@ -165,8 +166,7 @@ class Watched:
 
     def finish(self) -> pa.Table:
         """All rows, once the feed has ended."""
-        self._thread.join(15)
-        assert not self._thread.is_alive(), "the feed has not ended"
+        assert self._ended.wait(15), "the feed has not ended"
         if self._failure is not None:
             raise self._failure
         return pa.Table.from_batches(self.rows, self._schema)
@@ -252,6 +252,48 @@ def udp_sender(steps: Sequence[Any], wait: Callable[[str], None], *, lines: int 
     urls = tuple(f"udp://127.0.0.1:{port}" for port in ports)
     with beside(run):
         yield urls if lines > 1 else urls[0]
+
+
+@contextmanager
+def zmq_sender(steps: Sequence[Any], wait: Callable[[str], None]) -> Iterator[str]:
+    """Publishes the steps, of several frames each, over ZeroMQ; gives the address."""
+    import zmq
+
+    with zmq.Context() as owner:
+        first = _publisher(owner, 0)
+        url = first.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+
+        def run() -> None:
+            sender = first
+            sender.recv()
+            for step in steps:
+                if step == BREAK:
+                    sender.close(0)
+                    sender = _publisher(owner, int(url.rpartition(":")[2]))
+                    sender.recv()
+                elif isinstance(step, str):
+                    wait(step)
+                else:
+                    sender.send_multipart(step)
+            sender.close(1000)
+
+        with beside(run):
+            yield url
+
+
+def _publisher(owner: Any, port: int) -> Any:
+    """An XPUB socket, which hears when somebody subscribes; waits until the port is free."""
+    import zmq
+
+    sock = owner.socket(zmq.XPUB)
+    for _ in range(1000):
+        try:
+            sock.bind(f"tcp://127.0.0.1:{port or '*'}")
+        except zmq.ZMQError:
+            threading.Event().wait(0.005)
+        else:
+            return sock
+    raise AssertionError(f"the port {port} is not free")
 
 
 @contextmanager

@@ -17,7 +17,21 @@ from typing import Any
 import pytest
 from crypto_reference import change
 from itch_reference import message as itch
-from live_feeds import FAULTS, Watched, faulty, http_sender, lines_of, tcp_sender, udp_sender, ws_sender
+from live_feeds import (
+    BREAK,
+    FAULTS,
+    PAUSE,
+    Watched,
+    faulty,
+    http_sender,
+    lines_of,
+    tcp_sender,
+    udp_sender,
+    ws_sender,
+    zmq_sender,
+)
+from penstock.pipeline.source import SourceSpec
+from penstock.sources.brokers.zeromq import Zmq
 from penstock.sources.driving.adc import Adc
 from penstock.sources.live.adc_packets import AdcPackets
 from penstock.sources.live.can_lines import CanLines
@@ -65,6 +79,7 @@ class Feed:
     cells: dict[str, Cell]
     at: int = AT
     most: int | None = 0
+    source: Callable[[str, Codec, int | None], SourceSpec] | None = None
 
 
 def cells(drop: Any, duplicate: Any, reorder: Any, disconnect: Any) -> dict[str, Cell]:
@@ -381,6 +396,31 @@ FEEDS["dca1000"] = Feed(
     at=6,
 )
 
+# Brokers: ZeroMQ, whose messages may have a frame with a number. Kafka and Redis keep what they have; see their own tests.
+FEEDS["zeromq"] = Feed(
+    RawMessages(),
+    zmq_sender,
+    [[b"n", n.to_bytes(8, "little"), b"%d" % n] for n in ALL],
+    column("data"),
+    cells(
+        Cell(WITHOUT, (f"messages {AT} to {AT} of topic 'n' never came",)),
+        Cell(ALL, (), {"messages that came twice": 1}),
+        Cell(
+            SWAPPED,
+            (f"messages {AT} to {AT} of topic 'n' never came",),
+            {"messages that came after they were told missing": 1},
+        ),
+        Cell(WITHOUT, (LOST, f"messages {AT} to {AT} of topic 'n' never came")),
+    ),
+    source=lambda url, codec, most: Zmq(
+        url, codec, frames=("topic", "sequence", "payload"), most=most, reconnect="10s"
+    ),
+)
+
+
+def live(url: str, codec: Codec, most: int | None) -> Live:
+    return Live(url, codec, most=most, reconnect="10s")
+
 
 class Follower:
     """What a sender waits for, once there is a feed."""
@@ -388,7 +428,7 @@ class Follower:
     def __init__(self) -> None:
         self._there = threading.Event()
 
-    def follow(self, spec: Live) -> Watched:
+    def follow(self, spec: SourceSpec) -> Watched:
         self._watched = Watched(spec)
         self._there.set()
         return self._watched
@@ -402,15 +442,19 @@ class Follower:
 @pytest.mark.parametrize("name", FEEDS)
 def test_no_fault_is_silent_and_no_row_comes_twice(name: str, fault: str) -> None:
     feed, cell = FEEDS[name], FEEDS[name].cells[fault]
+    if feed.sender is zmq_sender:
+        pytest.importorskip("zmq")
     silent = SILENT in cell.told
     steps = faulty(feed.messages, feed.at, fault, told=bool(cell.told) and not silent)
     most = None
     if feed.most is not None:
-        taken_once = 0 if feed.codec.name == "dca1000" else cell.counted.get("datagrams that came twice", 0)
+        by_line = () if feed.codec.name == "dca1000" else ("datagrams that came twice",)
+        by_line += ("messages that came twice",) if feed.sender is zmq_sender else ()
+        taken_once = sum(cell.counted.get(reason, 0) for reason in by_line)
         most = sum(not isinstance(step, str) for step in steps) - taken_once
     follower = Follower()
     with feed.sender(steps, follower.wait) as url:
-        watched = follower.follow(Live(url, feed.codec, most=most, reconnect="10s"))
+        watched = follower.follow((feed.source or live)(url, feed.codec, most))
         table = watched.finish()
     assert feed.numbers(table) == cell.rows
     told = [record.error for record in watched.bad]
@@ -419,3 +463,33 @@ def test_no_fault_is_silent_and_no_row_comes_twice(name: str, fault: str) -> Non
     else:
         assert len(told) == len(cell.told) and all(map(str.startswith, told, cell.told)), told
     assert {reason: watched.counted.get(reason) for reason in cell.counted} == cell.counted
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_one_line_of_itch_loses_the_other_one_brings(fault: str) -> None:
+    steps: list[Any] = []
+    other = iter(MOLD)
+    for step in faulty(MOLD, AT, fault, told=False):
+        steps += [step] if isinstance(step, str) else [(0, step)]
+        if step != PAUSE:
+            steps += [(1, packet) for packet in [next(other, None)] if packet is not None]
+    steps += [(1, packet) for packet in other]
+    follower = Follower()
+    with udp_sender(steps, follower.wait, lines=2) as urls:
+        watched = follower.follow(Live(urls, MoldPackets(date="2019-01-30", wait="10s")))
+        table = watched.finish()
+    assert table["order_id"].to_pylist() == ALL and table["flags"].to_pylist() == [0] * N
+    assert watched.bad == []
+
+
+@pytest.mark.parametrize("sender", [tcp_sender, ws_sender])
+def test_a_connection_that_breaks_and_is_not_made_again_is_told_at_the_end(sender: Any) -> None:
+    whole = stamped(RAW)
+    steps = [*whole[:3], whole[3][:-1]] if sender is tcp_sender else [*whole[:3], PAUSE, BREAK]
+    follower = Follower()
+    with sender(steps, follower.wait) as url:
+        watched = follower.follow(Live(url, RawMessages(), reconnect="0s"))
+        table = watched.finish()
+    assert [int(data) for data in table["data"].to_pylist()] == [0, 1, 2]
+    assert [record.operation for record in watched.bad] == ["live.gap"]
+    assert "not made again" in watched.bad[0].error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ from penstock.pipeline.errors import GraphError
 from penstock.sources.games.slippi import Slippi
 from penstock.sources.live.arrival import Arrival
 from penstock.sources.live.slippi_events import SlippiEvents, live_slippi
+from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.formats_slippi import slippi_playable
 from penstock.sources.replay.message import Playable
 from penstock.sources.replay.outlet import outlet_to
@@ -63,6 +65,14 @@ def test_a_real_game_served_frame_by_frame_gives_the_rows_of_the_file(
     assert bad == want_bad == [] and dropped == want_dropped
     assert got.num_rows > 500
     assert plain(got).equals(plain(want))
+
+
+def test_a_real_game_is_replayed_at_its_own_pace(recordings: Any) -> None:
+    path = str(recordings("games/slippi_melee") / "buttons_abxy.slp")
+    messages = list(playable_of(path).messages())
+    times = [message.ts_ns for message in messages]
+    assert len(messages) == follow(Slippi(path))[0]["frame"].to_pylist()[-1] + 124
+    assert {later - earlier for earlier, later in itertools.pairwise(times)} == {16_683_333}
 
 
 def frames_of(game: Game, frames: Any, **options: Any) -> bytes:
