@@ -68,7 +68,7 @@ def images(
 @kernel
 def ends(size: Ints, offsets: Ints) -> int:
     """Running sums of `size` from 0 on, as Arrow's offsets; returns the last."""
-    total = np.int64(0)
+    total: Any = np.int64(0)
     offsets[0] = 0
     for i in range(size.shape[0]):
         total += size[i]

@@ -46,6 +46,16 @@ class MessageBlock:
         """A copy of the payload of message `i`."""
         return bytes(self.data[self.offset[i] : self.offset[i] + self.length[i]])
 
+    def each(self) -> Iterator[tuple[Channel | None, int, bytes]]:
+        """Channel (None: the file does not describe it), log time and a copy of the payload of each message.
+
+        For tools that want an object for each; the arrays are several times faster.
+        """
+        data, channels = self.data.tobytes(), self.channels
+        places = zip(self.offset.tolist(), self.length.tolist(), strict=True)
+        for channel, time, (at, size) in zip(self.channel.tolist(), self.log_time.tolist(), places, strict=True):
+            yield channels.get(channel), time, data[at : at + size]
+
 
 def raw_blocks(catalog: Catalog, limit: int) -> Iterator[MessageBlock]:
     """The blocks of a file, in file order."""

@@ -256,6 +256,57 @@ def test_points_of_any_layout_are_what_numpy_reads(drawn: list[Any]) -> None:
                     np.testing.assert_array_equal(np.array(got, np.float32), np.array(values).astype(np.float32))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_cloud_of_many_points_in_rows_is_what_numpy_reads(order: str) -> None:
+    kinds = {"x": "f4", "y": "f8", "z": "i2", "rcs": "f4", "track_id": "u4", "flags": "u1"}
+    layout = np.dtype([(name, order + kind) for name, kind in kinds.items()])
+    raw = np.random.Generator(np.random.Philox(4)).integers(0, 100, (2, 700, layout.itemsize), np.uint8)
+    points = raw.view(layout)[..., 0]
+    (row,) = plain_rows(decode(table("sensor_msgs/msg/PointCloud2"), [cloud_message(points, True, 3)]).batch)
+    assert row["n_points"] == 1400
+    for name in layout.names:
+        got = np.array([point[name] for point in row["points"]], np.float32)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(got, points[name].reshape(-1).astype(np.float32))
+    assert {point["vr"] for point in row["points"]} == {None}
+
+
+def test_a_decoder_keeps_nothing_of_the_block_before() -> None:
+    """Names, codecs and layouts are remembered from block to block: each block must have its own."""
+    clouds, pictures = (
+        table("sensor_msgs/msg/PointCloud2").decoder(),
+        table("sensor_msgs/msg/CompressedImage").decoder(),
+    )
+    for frame_id, format, field in [("a", "jpeg", "x"), ("b", "tiff", "y"), ("a", "h264", "snr"), ("a", "jpeg", "x")]:
+        points = np.full((1, 2), 3, np.dtype([(field, "<f4")]))
+        cloud = cloud_message(points, True, 0)
+        picture = ros(
+            "sensor_msgs/msg/CompressedImage",
+            header=header((1, 0), frame_id),
+            format=format,
+            data=np.zeros(3, np.uint8),
+        )
+        one = (np.zeros(1, np.int64), np.ones(1, np.int64))
+        rows = []
+        for decoder, message in ((clouds, cloud), (pictures, write(picture, True))):
+            data = np.frombuffer(bytearray(message), np.uint8)
+            rows += plain_rows(decoder(data, one[0], one[1] * len(message), one[1], 0, POOL).batch)
+        assert [{k for k, v in point.items() if v == 3.0} for point in rows[0]["points"]] == [{field}] * 2
+        assert (rows[1]["frame_id"], rows[1]["codec"]) == (frame_id, format)
+
+
+def test_messages_of_one_block_may_differ_in_names_and_layouts() -> None:
+    clouds = [cloud_message(np.full((1, 1), 2, np.dtype([(f, "<f4")])), True, 0) for f in ("x", "x", "y", "x")]
+    broken = bytearray(clouds[1])
+    broken[broken.index(b"radar")] = 0xFF
+    out = decode(table("sensor_msgs/msg/PointCloud2"), [*clouds, bytes(broken), clouds[2]])
+    assert [i for i, _ in out.bad] == [4]
+    rows = plain_rows(out.batch)
+    assert [row["seq"] for row in rows] == [0, 1, 2, 3, 5]
+    assert [row["points"][0]["y"] for row in rows] == [None, None, 2.0, None, 2.0]
+    assert [row["points"][0]["x"] for row in rows] == [2.0, 2.0, None, 2.0, None]
+
+
 def test_points_that_do_not_fit_their_bytes_are_refused() -> None:
     points = np.zeros((2, 3), np.dtype([("x", "<f4"), ("y", "<f4")]))
     good = bytearray(cloud_message(points, True, 0))

@@ -316,13 +316,15 @@ def test_raw_messages_are_those_that_mcap_gives(shape: str, tmp_path: Path) -> N
             (message.log_time, message.publish_time, channel.topic, message.data)
             for _, channel, message in make_reader(stream).iter_messages(log_time_order=False)
         ]
-    got = []
+    got, each = [], []
     for block in Mcap(path).messages():
+        each += [(time, channel.topic, payload) for channel, time, payload in block.each() if channel is not None]
         assert (block.log_time.dtype, block.channel.dtype) == (np.int64, np.uint16)
         for i in range(len(block)):
             topic = block.channels[int(block.channel[i])].topic
             got.append((int(block.log_time[i]), int(block.publish_time[i]), topic, block.payload(i)))
     assert got == expected
+    assert each == [(time, topic, payload) for time, _, topic, payload in expected]
 
 
 def test_raw_iteration_tells_of_what_it_cannot_read(tmp_path: Path) -> None:
