@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._video_stream import av_library
+from ._video_events import av_library
 
 __all__ = ["PixelWriter"]
 

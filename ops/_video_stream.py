@@ -23,71 +23,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..pipeline.errors import MissingExtraError, StateLimitError
+from ..pipeline.errors import StateLimitError
 from ._video_avc import Numbering, numbering_of, slice_of
+from ._video_events import (
+    AFTER_DAMAGE,
+    BEFORE_FIRST,
+    LEADING,
+    NO_PICTURE,
+    ONLY_SETS,
+    WITH_DAMAGE,
+    Bad,
+    Event,
+    Lost,
+    Picture,
+    Unit,
+    av_library,
+)
 from ._video_units import DECODERS, Content, codec_name, content_of, guessed_codec
 
-__all__ = ["Bad", "Lost", "Picture", "Unit", "VideoStream", "av_library"]
-
-BEFORE_FIRST = "units in front of the first key frame"
-AFTER_DAMAGE = "units between a damaged one and the next key frame"
-WITH_DAMAGE = "units lost with a damaged one"
-LEADING = "units that lead a key frame at which decoding began"
-NO_PICTURE = "units that no picture came of"
-ONLY_SETS = "units of parameters without a picture"
+__all__ = ["VideoStream"]
 
 #: No decoder holds a picture back for longer: H.264 and H.265 reorder at most 16.
 _LONGEST_DELAY = 40
 #: Bytes of parameter sets that are remembered.
 _PARAMETERS_LIMIT = 1 << 16
-
-
-def av_library() -> Any:
-    """The `av` module. Raises MissingExtraError."""
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("decoding video", "av", "video") from error
-    return av
-
-
-@dataclass(slots=True, eq=False)
-class Unit:
-    """A row of a stream: its encoded bytes, and the row (`index` of `batch`) whose columns its picture gets."""
-
-    number: int
-    data: bytes
-    batch: pa.RecordBatch | None
-    index: int
-    time: int
-
-
-@dataclass(slots=True)
-class Picture:
-    """A decoded picture (an ``av.VideoFrame``) and the row it belongs to."""
-
-    batch: pa.RecordBatch
-    index: int
-    frame: Any
-
-
-@dataclass(slots=True)
-class Lost:
-    """`count` units give no picture."""
-
-    reason: str
-    count: int
-
-
-@dataclass(slots=True)
-class Bad:
-    """A unit that cannot be decoded."""
-
-    unit: Unit
-    error: str
-
-
-Event = Picture | Lost | Bad
 
 
 @dataclass(slots=True)
