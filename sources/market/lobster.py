@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Lobster", "inspect_lobster", "is_lobster", "open_lobster"]
 
 _HEAD = 1 << 16
-_LINE = re.compile(rb"\d{1,5}(\.\d{1,12})?,[1-7],\d+,\d+,-?\d+,-?1\r?$")
+_LINE = re.compile(rb"\d{1,5}(\.\d{1,12})?,[1-7],(-1|\d+),\d+,-?\d+,-?1\r?$")
 #: Letters of ITCH for event types 1 to 7.
 _LETTERS = np.frombuffer(b"\0AXDEPQH", np.uint8)
 _DAY = 86_400 * 10**9
@@ -40,7 +40,7 @@ class Lobster(SourceSpec):
 
     Event types become the letters of ITCH messages: 1 A (submission), 2 X (partial cancellation), 3 D (deletion), 4 E
     (execution of a visible order), 5 P (of a hidden one), 6 Q (cross), 7 H (halt; `price` is then what the file has,
-    times 1e5). `side` is the direction: 1 for an order to buy, -1 to sell. `price` is int64 of 1e-9 USD. `ts_event` is
+    times 1e5; crosses and halts have no order, their -1 is 0 here). `side` is the direction: 1 for an order to buy, -1 to sell. `price` is int64 of 1e-9 USD. `ts_event` is
     midnight of the session's `date` in `timezone` plus the time, exact to the ns; `ts_recv` is the same. `symbol` and
     `date` come from the file's name (``AAPL_2012-06-21_34200000_57600000_message_10.csv``) unless given. What LOBSTER does
     not have is 0.
@@ -127,7 +127,7 @@ def _unsound(cells: Cells) -> Mapping[str, Any]:
     return {
         "the time is not within a day": (time < 0) | (time > _DAY + 3600 * 10**9),
         "the type is not 1 to 7": (kind < 1) | (kind > 7),
-        "the order id is negative": cells["order_id"] < 0,
+        "the order id is negative": (cells["order_id"] < -1) | ((cells["order_id"] == -1) & (kind < 6)),
         "the size does not fit 32 bits": (size < 0) | (size >= 1 << 32),
         "the price does not fit 64 bits": np.abs(price) > (1 << 63) // 100_000 - 1,
         "the direction is not 1 or -1": np.abs(cells["direction"]) != 1,
@@ -146,7 +146,7 @@ def _orders(cells: Cells) -> Mapping[str, Any]:
         "symbol": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(cells), np.int32)), symbols),
         "msg_type": _LETTERS[cells["type"]],
         "side": cells["direction"].astype(np.int8),
-        "order_id": cells["order_id"].view(np.uint64),
+        "order_id": np.maximum(cells["order_id"], 0).view(np.uint64),
         "new_order_id": none,
         "price": cells["price"] * 100_000,
         "size": cells["size"].astype(np.uint32),

@@ -1,6 +1,7 @@
 """Tardis.dev CSV files: trades, quotes, incremental and snapshot books, derivative tickers.
 
-Spec: https://docs.tardis.dev/downloadable-csv-files. Times are us; the columns are told by the header's names.
+Spec: https://docs.tardis.dev/downloadable-csv-files. The columns are told by the header's names, the unit of times (us, ns in
+files that were converted) by their size.
 """
 
 from __future__ import annotations
@@ -121,15 +122,15 @@ def _dialect(names: Sequence[str], source: str, path: str) -> Dialect:
     kinds = {
         "exchange": Field("exchange", "text"),
         "symbol": Field("symbol", "text"),
-        "timestamp": Field("timestamp", "stamp", True, 1000),
-        "local_timestamp": Field("local_timestamp", "stamp", False, 1000),
+        "timestamp": Field("timestamp", "stamp", True),
+        "local_timestamp": Field("local_timestamp", "stamp"),
         "id": Field("id", "id", True),
         "side": Field("side", "side"),
         "price": Field("price", "price"),
         "amount": Field("amount", "float"),
         "is_snapshot": Field("is_snapshot", "bool"),
         **{name: Field(name, "price" if name.endswith("price") else "float", True) for name in _QUOTES},
-        "funding_timestamp": Field("funding_timestamp", "stamp", True, 1000),
+        "funding_timestamp": Field("funding_timestamp", "stamp", True),
         **{name: Field(name, "float", True) for name in ("funding_rate", "predicted_funding_rate", "open_interest")},
         **{name: Field(name, "rounded", True) for name in ("last_price", "index_price", "mark_price")},
     }

@@ -87,6 +87,7 @@ def test_seconds_are_exact_to_the_nanosecond(tmp_path_factory: pytest.TempPathFa
         ("1.5,0,1,1,1,1", "the type is not 1 to 7"),
         ("1.5,1,1,1,1,0", "the direction is not 1 or -1"),
         ("1.5,1,-1,1,1,1", "the order id is negative"),
+        ("1.5,6,-2,1,1,1", "the order id is negative"),
         ("1.5,1,1,4294967296,1,1", "the size does not fit 32 bits"),
         ("1.5,1,1,1,92233720368548,1", "the price does not fit 64 bits"),
         ("99999.5,1,1,1,1,1", "the time is not within a day"),
@@ -109,6 +110,19 @@ def test_a_line_that_cannot_be_is_a_bad_record(tmp_path: Path, line: str, why: s
     again = spec.retry(bad[0])
     assert again is not None
     assert [record.error for record in again.bad] == [why]
+
+
+def test_crosses_and_halts_have_no_order(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    path.write_text("34200.5,6,-1,29264,5853300,-1\n34713.685155243,7,-1,0,-1,-1\n34813.5,7,0,0,1,-1\n")
+    assert is_lobster(path.read_bytes())
+    rows, bad, _ = read(Lobster(path))
+    assert not bad
+    assert [(row["msg_type"], row["order_id"], row["price"]) for row in rows] == [
+        (ord("Q"), 0, 585_330_000_000),
+        (ord("H"), 0, -100_000),
+        (ord("H"), 0, 100_000),
+    ]
 
 
 def test_date_and_symbol_come_from_the_name_or_the_user(tmp_path: Path) -> None:

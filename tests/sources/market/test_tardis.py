@@ -115,6 +115,15 @@ def test_the_last_line_of_a_message_is_marked_whatever_the_buffers(
     assert [row["side"] for row in rows] == [1 if "bid" in line else -1 for line in lines]
 
 
+def test_times_that_were_converted_to_ns_are_read_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    line = "bitmex,XBTUSD,{0},{1},ccc3c1fa-212c-e8b0-1706-9b9c4f3d5ecf,sell,8531.5,2152\n"
+    path.write_text(TRADES + "\n" + line.format(START, START + 7) + line.format(START * 1000, (START + 7) * 1000))
+    rows, bad, _ = read(Tardis(path))
+    assert not bad
+    assert [(row["ts_event"], row["ts_recv"]) for row in rows] == [(START * 1000, (START + 7) * 1000)] * 2
+
+
 def test_quotes_may_lack_a_side(tmp_path: Path) -> None:
     path = tmp_path / "quotes.csv"
     path.write_text(f"{QUOTES}\nderibit,BTC,{START},{START + 1},1,2.5,,\nderibit,BTC,{START},{START + 1},,,2.25,0.5\n")
