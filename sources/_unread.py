@@ -10,7 +10,9 @@ __all__ = ["archive_in", "what_it_is"]
 
 _SHOWN = 60
 _RECORDER = re.compile(rb"[ \t]*[0-9]{10,19}[ \t]+[{\[]")
+_BOOK = re.compile(rb"-?[0-9]+(,-?[0-9]+){3,}")
 _PARQUET = "write it as Parquet and read that with sources.ParquetTicks"
+_CAN = "convert it with python-can: 'can_logconvert"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
@@ -28,6 +30,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Obj\x01", f"an Avro file: {_PARQUET}"),
     (b"\x89HDF\r\n\x1a\n", f"an HDF5 file: {_PARQUET}"),
     (b"\x93NUMPY", f"a NumPy array: {_PARQUET}"),
+    (b"LOGG", f"a CAN log of Vector in binary (BLF): {_CAN} log.blf log.asc'"),
+    (b";$FILEVERSION=", f"a CAN trace of PEAK: {_CAN} trace.trc trace.asc'"),
+    (b"MDF     ", f"a measurement file of ASAM (MDF): {_CAN} log.mf4 log.asc' if it is a log of CAN frames"),
+    (b"#ROSBAG V1", "a ROS 1 bag older than version 2.0: write it anew with 'rosbag filter old.bag new.bag True'"),
+    (b"#ROSRECORD", "a ROS 1 bag older than version 2.0: write it anew with 'rosbag filter old.bag new.bag True'"),
+    (b"# .PCD", "a single point cloud (PCD), not a recording: clouds are read from bags, MCAP, KITTI and nuScenes"),
     (b"SQLite format 3\0", "an SQLite database, but no rosbag2"),
     (b"\xd0\xcf\x11\xe0", f"an Office document: {_PARQUET}"),
     (b"<!DOCTYPE", "a web page: what a server sends in place of a file that it does not have"),
@@ -71,6 +79,11 @@ def _text(text: bytes) -> str | None:
         return (
             "a recording of JSON messages with their times, but of no venue known here: "
             "if they are of one, say which, as in sources.CryptoRaw(path, venue='binance-spot')"
+        )
+    if _BOOK.fullmatch(first) and first.count(b",") % 4 == 3:
+        return (
+            "numbers in fours, as an order book of LOBSTER has them: its times are in the file of messages beside it, "
+            "which sources.Lobster reads"
         )
     for separator in (b",", b"\t", b";", b"|"):
         names = first.split(separator)

@@ -40,8 +40,9 @@ class Lobster(SourceSpec):
 
     Event types become the letters of ITCH messages: 1 A (submission), 2 X (partial cancellation), 3 D (deletion), 4 E
     (execution of a visible order), 5 P (of a hidden one), 6 Q (cross), 7 H (halt; `price` is then what the file has,
-    times 1e5; crosses and halts have no order, their -1 is 0 here). `side` is the direction: 1 for an order to buy, -1 to sell. `price` is int64 of 1e-9 USD. `ts_event` is
-    midnight of the session's `date` in `timezone` plus the time, exact to the ns; `ts_recv` is the same. `symbol` and
+    times 1e5; crosses and halts have no order, their -1 is 0 here). `side` is the direction: 1 for an order to buy, -1 to
+    sell. `price` is int64 of 1e-9 USD. `ts_event` is midnight of the session's `date` in `timezone` plus the time, exact to
+    the ns; `ts_recv` is the same. `symbol` and
     `date` come from the file's name (``AAPL_2012-06-21_34200000_57600000_message_10.csv``) unless given. What LOBSTER does
     not have is 0.
 

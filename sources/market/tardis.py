@@ -1,7 +1,7 @@
 """Tardis.dev CSV files: trades, quotes, incremental and snapshot books, derivative tickers.
 
-Spec: https://docs.tardis.dev/downloadable-csv-files. The columns are told by the header's names, the unit of times (us, ns in
-files that were converted) by their size.
+Spec: https://docs.tardis.dev/downloadable-csv-files. The columns are told by the header's names, the unit of times (us, but
+ns in files that were converted) by their size.
 """
 
 from __future__ import annotations
