@@ -396,6 +396,37 @@ def test_video_in_messages_gives_frames_with_the_times_of_the_messages(tmp_path:
         assert row["frame_id"] == "cam"
 
 
+def test_protobuf_messages_of_foxglove_give_frames_with_their_own_time(tmp_path: Path) -> None:
+    from google.protobuf import descriptor_pb2, message_factory, timestamp_pb2
+
+    file = descriptor_pb2.FileDescriptorProto(name="v.proto", package="foxglove", syntax="proto3")
+    file.dependency.append("google/protobuf/timestamp.proto")
+    kind, video = descriptor_pb2.FieldDescriptorProto, file.message_type.add(name="CompressedVideo")
+    video.field.add(name="timestamp", number=1, type=kind.TYPE_MESSAGE, label=1, type_name=".google.protobuf.Timestamp")
+    for number, (name, type_) in enumerate(
+        [("frame_id", kind.TYPE_STRING), ("data", kind.TYPE_BYTES), ("format", kind.TYPE_STRING)], 2
+    ):
+        video.field.add(name=name, number=number, type=type_, label=1)
+    files = descriptor_pb2.FileDescriptorSet(file=[file])
+    timestamp_pb2.DESCRIPTOR.CopyToProto(files.file.add())
+    make = message_factory.GetMessages(list(reversed(files.file)))["foxglove.CompressedVideo"]
+    rows = encoded("libx264", "keyint=8:bframes=0:repeat-headers=1:annexb=1", frames=12)
+    out = io.BytesIO()
+    writer = Writer(out)
+    writer.start(profile="", library="test")
+    schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", files.SerializeToString())
+    channel = writer.register_channel("/front", "protobuf", schema)
+    for number, data in enumerate(rows.column("data").to_pylist()):
+        message = make(frame_id="cam", data=data, format="h264")
+        message.timestamp.seconds, message.timestamp.nanos = 100 + number, 7
+        writer.add_message(channel, 10**12 + number, message.SerializeToString(), 10**12 + number, number)
+    writer.finish()
+    (tmp_path / "a.mcap").write_bytes(out.getvalue())
+    got = run_operator(decode(), rows_of(Mcap(tmp_path / "a.mcap").topic("/front")), sizes=5)
+    assert [row["ts_event"] for row in frames_of(got)] == [(100 + number) * 10**9 + 7 for number in range(12)]
+    assert got.rows.column("image").equals(run_operator(decode(), rows).rows.column("image"))
+
+
 def test_frames_are_scaled_normalised_and_laid_out_as_asked(files: dict[str, Path]) -> None:
     rows = rows_of(Video(files["mp4"]))
     with av.open(str(files["mp4"])) as container:
