@@ -88,6 +88,6 @@ def summary(found: Mapping[str, Any]) -> str:
 def _how_to_read(found: Mapping[str, Any]) -> str:
     details = found["details"]
     options = f", {details['options']}" if details.get("options") else ""
-    topic = next(iter(details.get("topics") or ()), None)
+    topic = None if details.get("one_table") else next(iter(details.get("topics") or ()), None)
     call = f"sources.open({found['file']!r}{options})" + ("" if topic is None else f".topic({topic!r})")
     return f"  read it: {call}" + (f"; {details['hint']}" if details.get("hint") else "")

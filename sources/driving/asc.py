@@ -225,6 +225,8 @@ def inspect_asc(path: PathLike) -> dict[str, Any]:
         "compression": head_of(path, 16)[1],
         "messages": found.messages,
         "topics": topics,
+        "one_table": True,
+        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
         "other": found.dropped,
         "bad": found.bad,
         "time": found.time,

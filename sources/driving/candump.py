@@ -153,6 +153,8 @@ def inspect_candump(path: PathLike) -> dict[str, Any]:
         "compression": head_of(path, 16)[1],
         "messages": found.messages,
         "topics": topics,
+        "one_table": True,
+        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
         "bad": found.bad,
         "time": found.time,
         "schema": schema,

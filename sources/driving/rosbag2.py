@@ -208,6 +208,7 @@ def inspect_rosbag2(path: PathLike) -> dict[str, Any]:
         }
         schemas.setdefault(info.type, text)
     problem = recording.problem()
+    undescribed = sorted({t["type"] for t in topics.values() if t["table"] == "raw"})
     return {
         "format": "rosbag2",
         "storage": recording.bag.storage,
@@ -217,12 +218,20 @@ def inspect_rosbag2(path: PathLike) -> dict[str, Any]:
         "messages": recording.messages(),
         "topics": topics,
         "schemas": schemas,
-        "undescribed": sorted({t["type"] for t in topics.values() if t["table"] == "raw"}),
+        "undescribed": undescribed,
+        "hint": _hint(undescribed),
         "time": time_range(*(recording.times() or (None, None))),
         "indexed": all(catalog.indexed for catalog in recording.catalogs),
         "complete": not problem,
         "problem": problem or None,
     }
+
+
+def _hint(undescribed: Sequence[str]) -> str | None:
+    if not undescribed:
+        return None
+    radar = "; radar packets are read by sources.Ars548 and sources.Srr520" if "nebula_msgs" in str(undescribed) else ""
+    return f"nothing describes {', '.join(undescribed[:4])}: give definitions={{TYPE: TEXT}}, or have bytes{radar}"
 
 
 def open_rosbag2(

@@ -292,6 +292,8 @@ def _walked(spec: Video, demuxer: Demuxer) -> dict[str, Any]:
         "container": info.container,
         "messages": count,
         "topics": {spec.name: topic},
+        "one_table": True,
+        "hint": "these are rows of table='encoded'; table='frame' gives the pictures",
         "keyframes": keys,
         "width": info.width,
         "height": info.height,

@@ -60,6 +60,7 @@ def describe_replay(path: PathLike, schema: str, frame_ns: int) -> dict[str, Any
         "played_on": played if isinstance(played, str) else None,
         "time": time,
         "schema": schema,
+        "hint": "these are rows of table='input'; the other is 'state'",
         "error": replay.problem or None,
     }
 

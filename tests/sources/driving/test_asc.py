@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.pipeline.context import BadRecord
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.sources.driving.asc import Asc, inspect_asc, is_asc, open_asc
+from penstock.sources.inspection import inspect, summary
 from source_reading import read_whole, resumes_at_every_block
 
 REMOTE, ERROR = 0x40000000, 0x20000000
@@ -245,6 +246,7 @@ def test_inspect_counts_frames_by_channel(path: Path) -> None:
     assert (found["messages"], found["bad"], found["problem"], found["base"]) == (9, 1, None, "hex")
     assert sum(found["other"].values()) == 5
     assert found["time"]["start_ns"] == START + 500_000_000
+    assert f"read it: sources.open({str(path)!r}); ops.CanSignals" in summary(inspect(path))
     assert open_asc(path, fd=True).fd is True
 
 
