@@ -15,6 +15,7 @@ from . import _dbn_kernels as kernels
 from ._dbn_frame_kernels import select
 from ._dbn_layout import LATEST, SCHEMAS, UNDEF_PRICE, family_of, record_layout
 from ._dbn_metadata import Metadata
+from ._dbn_orders import Orders
 from ._dbn_tables import Column, columns_of, levels_type, schema_of
 
 if TYPE_CHECKING:
@@ -47,22 +48,20 @@ class Decoder:
         self._wanted = np.zeros(256, np.bool_)
         self._wanted[sorted(SCHEMAS[schema])] = True
         self._sides = side_table()
-        self._one_pass = self._family == "mbo" and not metadata.ts_out
-        zeros = {column.name for column in self._columns if column.kind == "zero"}
-        self._written = [name for name in self.schema.names if name not in zeros]
+        self._orders = Orders(self.schema) if self._family == "mbo" and not metadata.ts_out else None
 
     def decode(
         self, piece: Piece, first_seq: int, pool: BufferPool
     ) -> tuple[Sequence[pa.RecordBatch], npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """Batches, the numbers (in the block) of records that cannot be, and how many were of other types, by type."""
-        block = ColumnBlock(pool, self.schema, piece.count)
         counts, odd = np.zeros(256, np.int64), np.empty(piece.count, np.uint32)
+        if self._orders is not None:
+            batch, wrong = self._orders.decode(piece, first_seq, pool, self._wanted, self._sides, odd, counts)
+            return () if batch is None else (batch,), odd[:wrong], counts
+        block = ColumnBlock(pool, self.schema, piece.count)
         columns: dict[str, pa.Array] = {}
         valid: dict[str, npt.NDArray[np.bool_]] = {}
-        if self._one_pass:
-            rows, wrong, symbols = self._orders(piece, first_seq, block, counts, odd, valid)
-        else:
-            rows, wrong, symbols = self._by_column(piece, first_seq, block, pool, counts, odd, columns, valid)
+        rows, wrong, symbols = self._by_column(piece, first_seq, block, pool, counts, odd, columns, valid)
         if not rows:
             return (), odd[:wrong], counts
         for column in self._columns:
@@ -70,40 +69,6 @@ class Decoder:
                 columns[column.name] = pa.Array.from_buffers(column.type, rows, [None, _ZEROS])
         batch = block.batch(rows, dictionaries={"symbol": symbols}, columns=columns, valid=valid)
         return (batch,), odd[:wrong], counts
-
-    def _orders(
-        self,
-        piece: Piece,
-        first_seq: int,
-        block: ColumnBlock,
-        counts: npt.NDArray[Any],
-        odd: npt.NDArray[Any],
-        valid: dict[str, npt.NDArray[np.bool_]],
-    ) -> tuple[int, int, pa.Array]:
-        priced, found = np.empty(piece.count, np.bool_), np.zeros(4, np.int64)
-        written: Any = [block[name] for name in self._written]
-        orders: Any = kernels.orders
-        orders(
-            piece.data,
-            piece.offsets,
-            piece.count,
-            self._wanted,
-            np.uint64(first_seq),
-            self._sides,
-            *piece.symbols.arrays,
-            *written,
-            priced,
-            odd,
-            counts,
-            found,
-        )
-        rows, wrong, priceless, nameless = found.tolist()
-        if priceless:
-            valid["price"] = priced
-        symbols = piece.symbols.dictionary
-        if nameless:
-            symbols = piece.symbols.name_rest(block["symbol"][:rows], block["instrument_id"][:rows])
-        return rows, wrong, symbols
 
     def _by_column(
         self,

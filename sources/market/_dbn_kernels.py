@@ -1,7 +1,6 @@
 """DBN records to columns, at native speed.
 
-Order records are written to all their columns in one pass while the record is in cache; other schemas go column by column.
-Every load is bounded by the offsets that framing gives.
+Every schema but that of orders goes column by column. Every load is bounded by the offsets that framing gives.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._dbn_loads import i32, i64, u8, u16, u32
+from ._dbn_loads import i64, u32
 
-__all__ = ["build_slots", "lookup", "orders", "take", "take4", "take8", "text_sizes", "texts", "times"]
+__all__ = ["build_slots", "find_name", "lookup", "take", "take4", "take8", "text_sizes", "texts", "times"]
 
 #: Symbols that were found lately are kept by some bits of their id: where ids alternate, a look-up in a table has branches
 #: that are guessed wrong, and a call with arrays for each record costs more than all its columns.
 _RECENT = 1024
 _MIX = np.uint64(0x9E3779B1)
-_NO_PRICE = (1 << 63) - 1
 
 
 @kernel
@@ -36,21 +34,26 @@ def build_slots(instruments: Any, slots: Any) -> None:
 
 
 @kernel
-def _find(instrument: Any, time: Any, instruments: Any, begins: Any, ends: Any, slots: Any) -> Any:
-    """The row of the interval that holds `time`, or -1."""
+def find_name(instrument: Any, time: Any, instruments: Any, begins: Any, ends: Any, names: Any, slots: Any) -> Any:
+    """The name of an instrument at `time` (-1: none), and from when to when that is so."""
     mask = np.uint64(len(slots) - 1)
     slot = (np.uint64(instrument) * _MIX) & mask
     first = slots[slot]
     while first >= 0 and instruments[np.uint64(first)] != instrument:
         slot = (slot + np.uint64(1)) & mask
         first = slots[slot]
+    since, until = np.int64(-(1 << 63)), np.int64((1 << 63) - 1)
     if first >= 0:
         for row in range(first, len(instruments)):
             if instruments[row] != instrument:
                 break
-            if begins[row] <= time and time < ends[row]:
-                return np.int64(row)
-    return np.int64(-1)
+            if time < begins[row]:
+                until = begins[row]
+                break
+            if time < ends[row]:
+                return names[row], begins[row], ends[row]
+            since = ends[row]
+    return np.int32(-1), since, until
 
 
 @kernel
@@ -66,10 +69,10 @@ def lookup(
         instrument, time = ids[i], index_times[i]
         place = ((np.uint64(instrument) * _MIX) >> np.uint64(22)) & np.uint64(_RECENT - 1)
         if known[place] != instrument or time < since[place] or time >= until[place]:
-            at = _find(instrument, time, instruments, begins, ends, slots)
             known[place] = instrument
-            since[place], until[place] = (begins[at], ends[at]) if at >= 0 else (time, time + 1)
-            found[place] = names[at] if at >= 0 else -1
+            found[place], since[place], until[place] = find_name(
+                instrument, time, instruments, begins, ends, names, slots
+            )
         symbol[i] = found[place]
         missing += found[place] < 0
     return missing
@@ -79,71 +82,6 @@ def lookup(
 def _time(event: Any, recv: Any) -> Any:
     """``(event, recv)`` where the one that is undefined (-1 as int64) is taken from the other; negative if none is."""
     return (recv if event == -1 else event), (event if recv == -1 else recv)
-
-
-@kernel
-def orders(
-    data: Any, offsets: Any, count: Any, wanted: Any, first_seq: Any, sides: Any,
-    instruments: Any, begins: Any, ends: Any, names: Any, slots: Any,
-    ts_event: Any, ts_recv: Any, seq: Any, symbol: Any, msg_type: Any, side: Any, order_id: Any, price: Any, size: Any,
-    flags: Any, instrument_id: Any, publisher_id: Any, channel_id: Any, ts_in_delta: Any, sequence: Any,
-    valid: Any, odd: Any, counts: Any, found: Any,
-) -> None:  # fmt: skip
-    """Order records to ``market.l3``: one pass that writes every column. `found`: rows, odd ones, prices, symbols missing.
-
-    Indices are unsigned, so that no access has to ask whether it counts from the end.
-    """
-    row, one = np.uint64(0), np.uint64(1)
-    known, since, until, found_names = (
-        np.zeros(_RECENT, np.uint32), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int64), np.zeros(_RECENT, np.int32)
-    )  # fmt: skip
-    wrong, no_price, no_symbol = np.uint64(0), np.uint64(0), np.uint64(0)
-    for i in range(np.uint64(count)):
-        at = np.int64(offsets[i])
-        if at == 0xFFFFFFFF:
-            continue
-        kind = u8(data, at + 1)
-        if not wanted[kind]:
-            counts[kind] += 1
-            continue
-        event, recv = _time(i64(data, at + 8), i64(data, at + 40))
-        way = sides[u8(data, at + 39)]
-        if event < 0 or recv < 0 or way == 2:
-            odd[wrong] = i
-            wrong += one
-            continue
-        instrument = u32(data, at + 4)
-        place = ((np.uint64(instrument) * _MIX) >> np.uint64(22)) & np.uint64(_RECENT - 1)
-        if known[place] != instrument or recv < since[place] or recv >= until[place]:
-            there = _find(instrument, recv, instruments, begins, ends, slots)
-            known[place] = instrument
-            since[place], until[place] = (begins[there], ends[there]) if there >= 0 else (recv, recv + 1)
-            found_names[place] = names[there] if there >= 0 else -1
-        name = found_names[place]
-        no_symbol += np.uint64(name < 0)
-        amount = i64(data, at + 24)
-        no_price += np.uint64(amount == _NO_PRICE)
-        ts_event[row] = event
-        ts_recv[row] = recv
-        seq[row] = first_seq + i
-        symbol[row] = name
-        msg_type[row] = u8(data, at + 38)
-        side[row] = way
-        order_id[row] = i64(data, at + 16)
-        price[row] = amount
-        valid[row] = amount != _NO_PRICE
-        size[row] = u32(data, at + 32)
-        flags[row] = u8(data, at + 36)
-        instrument_id[row] = instrument
-        publisher_id[row] = u16(data, at + 2)
-        channel_id[row] = u8(data, at + 37)
-        ts_in_delta[row] = i32(data, at + 48)
-        sequence[row] = u32(data, at + 52)
-        row += one
-    found[0] = row
-    found[1] = wrong
-    found[2] = no_price
-    found[3] = no_symbol
 
 
 @kernel

@@ -1,12 +1,14 @@
 """Framing and decoding of an open DBN file: one pass finds records and symbol mappings, then blocks decode anywhere.
 
 A read buffer of `READ` bytes is framed in place; what is left of a record at its end moves to the next buffer. Buffers,
-offsets and decoded columns all come from the pool, so memory is flat however long the file is. A symbol mapping met among
+offsets and decoded columns all come from the pool, so memory is flat however long the file is. A buffer is large, because
+what Python does once a block finds nothing of itself in the caches that unpacking has just swept. A symbol mapping met among
 the records (a live capture) begins a new block, so that rows before it do not see what it says.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +29,13 @@ from ._dbn_symbols import SymbolTable
 __all__ = ["READ", "RECORDS", "DbnReader", "Framer", "Piece"]
 
 #: Bytes of a read buffer, and records of a block at most.
-READ = 3 << 19
+READ = 3 << 20
 RECORDS = 1 << 16
 #: Bad records and symbol mappings of a block at most, and bytes that each bad one keeps at most.
 _BAD, _MAPPINGS = 1024, 8192
 _KEPT = 1 << 16
 _NO_OFFSET = 0xFFFFFFFF
+_NONE_BAD = np.empty((0, 4), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Piece:
     bad: npt.NDArray[np.int64]
     symbols: SymbolTable
     base: int
-    leases: tuple[Lease, ...]
+    lease: Lease
     note: str | None = None
 
 
@@ -61,6 +64,10 @@ class Framer:
         #: Where the last symbol mapping ends; reading up to there gives all of them.
         self.mapped_until = 0
         self._state = np.zeros(5, np.int64)
+        self._bad, self._mappings = np.empty((_BAD, 4), np.int64), np.empty(_MAPPINGS, np.int64)
+        self._data: npt.NDArray[np.uint8]
+        #: Room for the places of records behind the data, until a piece has it.
+        self._offsets: npt.NDArray[np.uint32] | None
         self.seek(metadata.size)
 
     def seek(self, offset: int) -> None:
@@ -75,42 +82,49 @@ class Framer:
         return self._base + int(self._state[kernels.POSITION])
 
     def pieces(self, until: int | None = None) -> Iterator[tuple[int, Piece]]:
-        """``(first record number, piece)`` up to the first record at or behind `until`."""
+        """``(first record number, piece)`` up to the first record at or behind `until`.
+
+        A piece that was given is not held: once its taker has dropped it, its memory, still in cache, is read into again.
+        """
         end = (1 << 62) if until is None else until
-        state, frame = self._state, kernels.frame
-        while self.offset < end:
-            lease = self._pool.take(4 * RECORDS)
-            offsets: Any = lease.array(np.uint32, RECORDS)
-            bad, mappings = np.empty((_BAD, 4), np.int64), np.empty(_MAPPINGS, np.int64)
-            state[1:] = 0
-            local = min(end - self._base, 1 << 40)
-            status = frame(self._data, self._filled, local, self._final, self._sizes, offsets, bad, mappings, state)
-            count, wrong = int(state[kernels.RECORDS]), int(state[kernels.BAD])
-            ended = status == kernels.MORE and self._final and self.offset < end
-            left = self._filled - int(state[kernels.POSITION])
-            if ended and left:
-                bad[wrong] = kernels.CUT, self._filled - left, left, count
-                offsets[count] = _NO_OFFSET
-                count, wrong = count + 1, wrong + 1
-                state[kernels.POSITION] = self._filled
-            self._learn(mappings[: int(state[kernels.MAPPED])])
-            if count:
-                leases = (self._lease, lease)
-                piece = Piece(self._data, offsets, count, bad[:wrong].copy(), self.symbols, self._base, leases)
-                self.seq += count
-                yield self.seq - count, piece
-            if ended:
-                break
-            if status == kernels.MORE and self.offset < end:
+        status, ended = kernels.FULL, False
+        while self.offset < end and not ended:
+            if status == kernels.MORE:
                 self._refill()
+            found, status, ended = self._next(end)
+            if found:
+                yield found.pop()
         if self._final and self._feed.error is not None and until is None:
-            nowhere, nothing = np.empty(0, np.uint32), np.empty((0, 4), np.int64)
-            held, note = (self._lease,), self._feed.error
-            yield self.seq, Piece(self._data, nowhere, 0, nothing, self.symbols, self.offset, held, note)
+            nowhere, lease, note = np.empty(0, np.uint32), self._lease, self._feed.error
+            yield self.seq, Piece(self._data, nowhere, 0, _NONE_BAD, self.symbols, self.offset, lease, note)
+
+    def _next(self, end: int) -> tuple[list[tuple[int, Piece]], int, bool]:
+        """A piece if there are records, why framing stopped, and whether that is the end."""
+        state, bad, mappings = self._state, self._bad, self._mappings
+        offsets = self._offsets if self._offsets is not None else np.empty(RECORDS, np.uint32)
+        self._offsets = None
+        state[1:] = 0
+        local = min(end - self._base, 1 << 40)
+        frame = kernels.frame
+        status = frame(self._data, self._filled, local, self._final, self._sizes, offsets, bad, mappings, state)
+        at, count, wrong, _, mapped = state.tolist()
+        left = self._filled - at
+        ended = status == kernels.MORE and self._final and self._base + at < end
+        if ended and left:
+            bad[wrong] = kernels.CUT, at, left, count
+            offsets[count] = _NO_OFFSET
+            count, wrong = count + 1, wrong + 1
+            state[kernels.POSITION] = self._filled
+        if mapped:
+            self._learn(mappings[:mapped])
+        if not count:
+            return [], status, ended
+        self.seq += count
+        wrongs = bad[:wrong].copy() if wrong else _NONE_BAD
+        piece = Piece(self._data, offsets, count, wrongs, self.symbols, self._base, self._lease)
+        return [(self.seq - count, piece)], status, ended
 
     def _learn(self, mappings: npt.NDArray[np.int64]) -> None:
-        if not len(mappings):
-            return
         named: dict[int, str] = {}
         size = self._mapping.itemsize
         for at in mappings.tolist():
@@ -125,16 +139,19 @@ class Framer:
         at = int(self._state[kernels.POSITION])
         self._base += at
         self._state[kernels.POSITION] = 0
-        self._take(bytes(self._data[at : self._filled]))
+        tail = self._data[at : self._filled].tobytes()
+        del self._data, self._lease, self._offsets
+        self._take(tail)
 
     def _take(self, tail: bytes) -> None:
         """A new buffer that begins with `tail`."""
-        self._lease = self._pool.take(READ)
-        data: Any = self._lease.array(np.uint8, READ)
-        data[: len(tail)] = np.frombuffer(tail, np.uint8)
-        self._filled = len(tail) + self._feed.fill(memoryview(data)[len(tail) :])
+        self._lease = self._pool.take(READ + 4 * RECORDS)
+        whole: Any = self._lease.array(np.uint8, READ + 4 * RECORDS)
+        self._data, self._offsets = whole[:READ], whole[READ:].view(np.uint32)
+        view = memoryview(self._data)
+        view[: len(tail)] = tail
+        self._filled = len(tail) + self._feed.fill(view[len(tail) :])
         self._final = self._filled < READ
-        self._data = data
 
 
 class DbnReader(SourceReader):
@@ -163,11 +180,18 @@ class DbnReader(SourceReader):
         self._framer.seq = int(position.get("seq", 0))
 
     def blocks(self) -> Iterator[Block]:
+        pieces = self._framer.pieces(self._end)
+        for index in itertools.count():
+            found = [*itertools.islice(pieces, 1)]
+            if not found:
+                return
+            yield self._block(index, *found.pop())
+
+    def _block(self, index: int, first: int, piece: Piece) -> Block:
         framer = self._framer
-        for index, (first, piece) in enumerate(framer.pieces(self._end)):
-            after = {"offset": framer.offset, "seq": framer.seq, "mapped": framer.mapped_until}
-            begin = int(piece.offsets[0]) if piece.count and piece.offsets[0] != _NO_OFFSET else 0
-            yield Block(index, first, piece.count, max(0, framer.offset - piece.base - begin), after, piece)
+        after = {"offset": framer.offset, "seq": framer.seq, "mapped": framer.mapped_until}
+        begin = int(piece.offsets[0]) if piece.count and piece.offsets[0] != _NO_OFFSET else 0
+        return Block(index, first, piece.count, max(0, framer.offset - piece.base - begin), after, piece)
 
     def decode(self, block: Block) -> Decoded:
         piece: Piece = block.payload
@@ -176,8 +200,10 @@ class DbnReader(SourceReader):
         batches, odd, counts = self._decoder.decode(piece, block.first_seq, self._pool)
         dropped = {
             f"not in {self._decoder.schema_name}: {rtype_name(code)}": int(counts[code])
-            for code in np.flatnonzero(counts).tolist()
+            for code in counts.nonzero()[0].tolist()
         }
+        if not len(piece.bad) and not len(odd):
+            return Decoded(batches, (), dropped)
         bad = [self._unsound(piece, block.first_seq, *row) for row in piece.bad.tolist()]
         bad += [self._odd(piece, block.first_seq, number) for number in odd.tolist()]
         bad.sort(key=lambda record: record.seq or 0)

@@ -175,7 +175,7 @@ class Dbn(SourceSpec):
     @property
     def block_bound(self) -> int:
         """A read buffer, its offsets, and rows: at most three times the bytes of their records."""
-        return (3 << 19) * 6
+        return (3 << 20) * 6
 
 
 def is_dbn(head: bytes) -> bool:

@@ -31,7 +31,7 @@ class Frames:
     def complete(self) -> bool:
         return not (self._inside or self._skip or self._held)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next compressed bytes. What is no frame is left to the decompressor to refuse."""
         at = 0
         while at < len(data):
@@ -40,10 +40,16 @@ class Frames:
                 self._skip -= step
                 at += step
                 continue
+            if self._inside and not self._held and at + 3 <= len(data):
+                self._block(data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+                at += 3
+                continue
             self._held += data[at : at + 1]
             at += 1
             if self._inside:
-                self._block()
+                if len(self._held) == 3:
+                    self._block(int.from_bytes(self._held, "little"))
+                    self._held = b""
             else:
                 self._header()
 
@@ -62,12 +68,8 @@ class Frames:
         if magic == _FRAME and len(held) == size:
             self._inside, self._checksum, self._held = True, bool(flags & 4), b""
 
-    def _block(self) -> None:
-        if len(self._held) < 3:
-            return
-        head = int.from_bytes(self._held, "little")
+    def _block(self, head: int) -> None:
         last, kind, size = head & 1, head >> 1 & 3, head >> 3
-        self._held = b""
         self._skip = 1 if kind == 1 else size
         if last:
             self._inside = False
@@ -90,10 +92,10 @@ class ZstdReader:
         reader: Any = packer.stream_reader(source, read_size=_STEP, read_across_frames=True)
         self.readinto = reader.readinto
 
-    def read(self, size: int) -> bytes:
-        """The next compressed bytes, as `zstandard` asks for them."""
+    def read(self, size: int) -> memoryview:
+        """The next compressed bytes, as `zstandard` asks for them. They hold until it asks again."""
         count = self._stored.read_into(self.at, self._raw[: min(size, _STEP)])
-        data = bytes(self._raw[:count])
+        data = self._raw[:count]
         self.at += count
         self._frames.feed(data)
         return data
