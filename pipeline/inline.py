@@ -29,6 +29,7 @@ def step_inline(runtime: Runtime) -> Iterator[None]:
             alive.remove(reading)
         else:
             reading.deliver(reading.decode(work))
+        del work  # its memory is what the next block is read into
         yield
 
 
