@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,23 +18,51 @@ from .recordings import real
 __all__ = ["case"]
 
 _REAL = "market/binance_ws_raw/usdm_btcusdt_20240808.gz"
+_RATE = 5_000
+_ROUNDS = 2
 _RULES = (
-    "A recorded feed (Binance USD-M, 273 messages a second) served over TCP and WebSocket on loopback at 20 times its pace, "
-    "about 5,000 messages a second, to one live source in another process that turns them into rows. Pacing error: when a "
-    "message was sent, less when it was due, on an absolute schedule. Lost: messages sent less rows and bad records."
+    "A recorded feed (Binance USD-M, 272 messages a second) at the speed that makes it 5,000 messages a second, with its "
+    "own gaps, for 32 s, by `penstock replay` in a process of its own over TCP, UDP and WebSocket on loopback to one live "
+    "source in another process that turns the messages into rows. Pacing error: when the call that sent a message came "
+    "back, less when the message was due, on an absolute schedule. Lost: messages sent less rows and bad records that the "
+    "receiver counted."
 )
-_SPEED = 20.0
+#: Decodes a sample first, so that it does not compile while packets come; then follows the URL that it reads.
+_RECEIVER = """
+import gzip, sys
+from penstock import sources
+from penstock.pipeline.context import Context
+from penstock.sources.live.arrival import Arrival
+
+file, most, seconds = sys.argv[1:]
+def feed(url):
+    limits = {"most": int(most), "duration": f"{seconds}s"} if url.startswith("udp:") else {}
+    return sources.live_crypto("binance-usdm", ["BTCUSDT"], table="trade", url=url, reconnect="0s", **limits)
+codec = feed("tcp://127.0.0.1:1").codec
+with open(file, "rb") as lines:
+    sample = [Arrival(1, line.split(b" ", 1)[1]) for line, _ in zip(lines, range(2000))]
+session = codec.open(Context("warm"), "warm", None)
+session.decode(session.take(sample, 0).payload, 0)
+print("warm", flush=True)
+reader = feed(sys.stdin.readline().strip()).open(Context("bench"))
+records = 0
+for block in reader.blocks():
+    reader.decode(block)
+    records += block.records
+reader.close()
+print(records, flush=True)
+"""
 
 
 def case(scratch: Path, *, quick: bool) -> Case:
-    file = _lines(scratch, 5_000 if quick else 30_000)
+    file, messages, span_s = _lines(scratch, 5_000 if quick else 80_000)
     contenders = []
-    for scheme in ("tcp", "ws"):
+    for scheme in ("tcp", "udp", "ws"):
         last: dict[str, float] = {}
 
         def run(scheme: str = scheme, last: dict[str, float] = last) -> int:
             last.clear()
-            last.update(_served(file, scheme))
+            last.update(_served(file, scheme, messages * _ROUNDS, _RATE * span_s / messages))
             return int(last.pop("messages"))
 
         contenders.append(
@@ -39,56 +71,88 @@ def case(scratch: Path, *, quick: bool) -> Case:
     return Case("replay", "Replay at the recorded pace", "message", _RULES, contenders, rates=False)
 
 
-def _lines(scratch: Path, count: int) -> Path:
-    """The first lines of the real recording, or made-up ones with its gaps."""
+def _lines(scratch: Path, count: int) -> tuple[Path, int, float]:
+    """The first lines of the real recording, or made-up ones, how many they are, and the seconds that they took."""
     target = scratch / "feed.jsonl"
     found = real(_REAL)
-    with target.open("wb") as out:
-        if found is not None:
-            with gzip.open(found) as file:
-                for line, _ in zip(file, range(count), strict=False):
-                    out.write(line)
-        else:
-            for n in range(count):
-                now = 1_700_000_000_000 + 4 * n
-                text = {"e": "aggTrade", "E": now, "T": now, "s": "BTCUSDT", "a": n, "p": "1.5", "q": "2", "m": False}
-                out.write(b"%d %s\n" % (now * 10**6, json.dumps(text).encode()))
-    return target
+    stamps: list[int] = []
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(target.open("wb"))
+        lines = stack.enter_context(gzip.open(found)) if found is not None else (_made_up(n) for n in range(count))
+        for line, _ in zip(lines, range(count), strict=False):
+            out.write(line)
+            stamps.append(int(line.split(b" ", 1)[0]))
+    return target, len(stamps), (stamps[-1] - stamps[0]) / 1e9
 
 
-def _served(file: Path, scheme: str) -> dict[str, float]:
+def _made_up(n: int) -> bytes:
+    now = 1_700_000_000_000 + 4 * n
+    text = {"e": "aggTrade", "E": now, "T": now, "s": "BTCUSDT", "a": n, "p": "1.5", "q": "2", "m": False}
+    return b"%d %s\n" % (now * 10**6, json.dumps(text).encode())
+
+
+def _served(file: Path, scheme: str, messages: int, speed: float) -> dict[str, float]:
     """One replay to a receiver in another process: messages, pacing in us, what was lost."""
-    import subprocess
-    import sys
+    seconds = messages / _RATE + 20
+    receiver = _process("-c", _RECEIVER, str(file), str(messages), str(seconds))
+    sender = None
+    try:
+        _line_of(receiver, "warm")
+        port = _free_port() if scheme == "udp" else 0
+        if port:
+            _follow(receiver, f"udp://127.0.0.1:{port}")
+            _until_bound(port)
+        options = ["--speed", repr(speed), "--loop", str(_ROUNDS), "--json", "--quiet"]
+        sender = _process("-m", "penstock.cli", "replay", str(file), "--to", f"{scheme}://127.0.0.1:{port}", *options)
+        if not port:
+            _follow(receiver, _line_of(sender, f"{scheme}://", errors=True).split(": ")[0])
+        report = json.loads(sender.communicate(timeout=3 * seconds)[0])
+        received = int(receiver.communicate(timeout=3 * seconds)[0])
+    finally:
+        for process in (receiver, sender):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+    pacing = {f"pacing {key.replace('_us', '')} us": value for key, value in report["pacing"].items()}
+    rate = report["messages"] / report["elapsed_s"]
+    lost = float(report["messages"] - received)
+    return {"messages": report["messages"], **pacing, "messages a second": rate, "lost": lost}
 
-    from penstock.sources.replay import replay
 
-    opened = threading.Event()
-    where: list[str] = []
-    report: list[Any] = []
+def _process(*arguments: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
-    def serve() -> None:
-        def at(address: str) -> None:
-            where.append(address)
-            opened.set()
 
-        report.append(replay(str(file), f"{scheme}://127.0.0.1:0", speed=_SPEED, opened=at))
+def _follow(receiver: subprocess.Popen[str], url: str) -> None:
+    stdin: Any = receiver.stdin
+    stdin.write(f"{url}\n")
+    stdin.flush()
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    opened.wait(30)
-    code = (
-        "import sys\n"
-        "from penstock import sources\n"
-        "from penstock.pipeline.context import Context\n"
-        "spec = sources.live_crypto('binance-usdm', ['BTCUSDT'], table='trade', url=sys.argv[1], reconnect='0s')\n"
-        "reader = spec.open(Context('bench'))\n"
-        "print(sum(block.records for block in reader.blocks() if reader.decode(block) is not None))\n"
-        "reader.close()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, where[0]], check=True, capture_output=True, text=True)
-    thread.join(30)
-    sent = report[0]
-    pacing = {f"pacing {key.replace('_us', '')} us": value for key, value in sent.pacing.items()}
-    rate = sent.messages / sent.elapsed_s
-    return {"messages": sent.messages, **pacing, "messages a second": rate, "lost": sent.messages - int(done.stdout)}
+
+def _line_of(process: subprocess.Popen[str], begins: str, *, errors: bool = False) -> str:
+    """The next line that begins so."""
+    stream: Any = process.stderr if errors else process.stdout
+    for line in stream:
+        if line.startswith(begins):
+            return str(line).strip()
+    raise RuntimeError(f"the process ended with {process.wait()}: {process.communicate()[1]}")
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _until_bound(port: int) -> None:
+    """Wait until somebody receives on a UDP port; a second where the system does not tell."""
+    pause, known = threading.Event(), Path("/proc/net/udp")
+    if not known.exists():
+        pause.wait(1.0)
+        return
+    for _ in range(6_000):
+        if any(line.split()[1].endswith(f":{port:04X}") for line in known.read_text().splitlines()[1:]):
+            return
+        pause.wait(0.01)
+    raise RuntimeError(f"nobody has bound the port {port}")

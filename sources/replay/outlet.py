@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from .message import Message, Playable
 __all__ = ["Outlet", "outlet_to"]
 
 _PATIENCE_S = 0.1
+_MEDIUM, _LONG = struct.Struct(">BBH"), struct.Struct(">BBQ")
 
 
 class Outlet(ABC):
@@ -156,7 +158,9 @@ class TcpOutlet(_Served):
 
 
 class WebSocketOutlet(_Served):
-    """Listens on `host`:`port`; a message is a frame, text or binary."""
+    """Listens on `host`:`port`; a message is a frame, text or binary. Frames that are due together are written in one go."""
+
+    together = True
 
     def __init__(self, host: str, port: int, playable: Playable, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -176,7 +180,7 @@ class WebSocketOutlet(_Served):
     def _handle(self, connection: Any) -> None:
         try:
             if self._greeting is not None:
-                connection.send(self._framed(self._greeting))
+                _send(connection, (self._text, [body := self._framed(self._greeting)], _frame(body, self._text)))
             self._joined(connection)
             for _ in connection:  # subscriptions are taken and not asked for
                 pass
@@ -187,12 +191,16 @@ class WebSocketOutlet(_Served):
             self._gone(connection)
 
     def send(self, message: Message) -> None:
-        self._to_all(self._framed(message), _send)
+        self.send_all([message])
 
-    def _framed(self, message: Message) -> str | bytes:
+    def send_all(self, messages: Sequence[Message]) -> None:
+        bodies = [self._framed(message) for message in messages]
+        self._to_all((self._text, bodies, b"".join([_frame(body, self._text) for body in bodies])), _send)
+
+    def _framed(self, message: Message) -> bytes:
         if self._text:
-            stamp = f"{message.ts_ns} " if self._stamped else ""
-            return stamp + message.data.decode("utf-8", "replace")
+            data = message.data if message.data.isascii() else message.data.decode("utf-8", "replace").encode()
+            return b"%d %s" % (message.ts_ns, data) if self._stamped else data
         if self._stamped:
             return pack(message.data, message.ts_ns, self._clock.now_ns(), message.channel)
         return message.data
@@ -204,8 +212,26 @@ class WebSocketOutlet(_Served):
         self._thread.join(2.0)
 
 
-def _send(connection: Any, data: str | bytes) -> None:
-    connection.send(data)
+def _frame(data: bytes, text: bool) -> bytes:
+    """An unmasked frame, whole (RFC 6455, section 5.2)."""
+    size, kind = len(data), 0x81 if text else 0x82
+    if size < 126:
+        return bytes((kind, size)) + data
+    return _MEDIUM.pack(kind, 126, size) + data if size < 1 << 16 else _LONG.pack(kind, 127, size) + data
+
+
+def _send(connection: Any, messages: tuple[bool, Sequence[bytes], bytes]) -> None:
+    """Write frames to the connection's socket while it is open and nobody else writes."""
+    text, bodies, frames = messages
+    mutex = getattr(connection, "protocol_mutex", None)
+    if mutex is None:
+        for body in bodies:
+            connection.send(body.decode() if text else body)
+        return
+    with mutex:
+        if connection.protocol.state.name != "OPEN":
+            raise ConnectionResetError("the receiver is closing the connection")
+        connection.socket.sendall(frames)
 
 
 class UdpOutlet(Outlet):
@@ -216,6 +242,8 @@ class UdpOutlet(Outlet):
     Raises ConnectionRefusedError if nobody listens there when the first one arrives, as far as that can be told; later ones
     that are refused are counted.
     """
+
+    together = True
 
     def __init__(
         self, host: str, port: int, ttl: int, interface: str, playable: Playable, *args: Any, **options: Any
@@ -231,7 +259,7 @@ class UdpOutlet(Outlet):
         except OSError as error:
             self._socket.close()
             raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
-        self._sent = self._number = 0
+        self._sent, self._number = False, 0
 
     def ready(self, receivers: int) -> bool:
         if self._greeting is not None and not self._sent:
@@ -239,23 +267,35 @@ class UdpOutlet(Outlet):
         return super().ready(receivers)
 
     def send(self, message: Message) -> None:
-        data = message.data
-        if self._stamped:
-            self._number = self._number % MOST_NUMBER + 1
-            data = pack(data, message.ts_ns, self._clock.now_ns(), message.channel, self._number)
-        try:
-            self._socket.send(data)
-        except ConnectionRefusedError:  # told of one that was sent before; this one did not go out
-            self._refused()
-            self._send_again(data)
-        except OSError as error:
-            if error.errno != errno.EMSGSIZE:
-                raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
+        self.send_all([message])
+
+    def send_all(self, messages: Sequence[Message]) -> None:
+        now, number, send = self._clock.now_ns(), self._number, self._socket.send
+        for ts_ns, data, channel in messages:
+            if self._stamped:
+                number = number % MOST_NUMBER + 1
+                data = pack(data, ts_ns, now, channel, number)
+            try:
+                send(data)
+            except OSError as error:
+                self._failed(error, data)
+            if not self._sent:
+                self._check_first()
+        self._number = number
+
+    def _check_first(self) -> None:
+        self._sent = True
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {self.address}")
+
+    def _failed(self, error: OSError, data: bytes) -> None:
+        if error.errno == errno.EMSGSIZE:
             why = f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
             raise FormatError(why) from None
-        self._sent += 1
-        if self._sent == 1 and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {self.address}")
+        if error.errno != errno.ECONNREFUSED:
+            raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
+        self._refused()  # tells of one that was sent before; this one did not go out
+        self._send_again(data)
 
     def _send_again(self, data: bytes) -> None:
         try:

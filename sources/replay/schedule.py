@@ -19,9 +19,9 @@ from .steady import Rests
 
 __all__ = ["Pacing", "Schedule"]
 
-#: The last stretch before a message is due is waited for in short steps, since a sleep ends up to a millisecond late, and
-#: the last of all by looking at the clock again and again.
-_CLOSE_NS, _STEP_NS, _SPIN_NS = 1_000_000, 20_000, 150_000
+#: The last stretch before a message is due is not slept through, since a sleep ends later than it was asked to: the clock
+#: is looked at again and again, and other threads get their turn in between.
+_CLOSE_NS = 150_000
 _BIN_NS, _BINS = 10_000, 20_000
 
 
@@ -40,11 +40,18 @@ class Pacing:
         self.count = 0
         self.largest_ns = 0
 
-    def add(self, late_ns: int, messages: int = 1) -> None:
-        """`messages` that were due together left so late."""
-        self._bins[min(max(0, late_ns) // _BIN_NS, _BINS)] += messages
-        self.count += messages
-        self.largest_ns = max(self.largest_ns, late_ns)
+    def add(self, late_ns: int) -> None:
+        """A message left so late."""
+        self.add_all(late_ns, (0,))
+
+    def add_all(self, now: int, dues: Sequence[int]) -> None:
+        """Messages that were due at `dues` have left `now`."""
+        bins, first = self._bins, now - min(dues)
+        for due in dues:
+            late = (now - due) // _BIN_NS
+            bins[late if 0 <= late < _BINS else _BINS if late > 0 else 0] += 1
+        self.count += len(dues)
+        self.largest_ns = max(self.largest_ns, first)
 
     def quantile_us(self, q: float) -> float:
         """The error that a share `q` of all messages stayed within, us; the upper edge of its bin."""
@@ -99,9 +106,12 @@ class Schedule:
             self._rests = self._rests or Rests(now)
             self._rests.during(due - now, now)
         while (ahead := due - clock.monotonic_ns()) > 0:
-            if self._spins and ahead < _SPIN_NS:
+            if not self._spins:
+                if clock.wait_ns(ahead, self._stop):
+                    return True
+            elif ahead <= _CLOSE_NS:
                 _next_thread()
-            elif clock.wait_ns(max(ahead - _CLOSE_NS, min(ahead, _STEP_NS)), self._stop):
+            elif clock.wait_ns(ahead - _CLOSE_NS, self._stop):
                 return True
         return self._stop.is_set()
 
@@ -116,6 +126,4 @@ class Schedule:
     def left(self, dues: Sequence[int]) -> None:
         """The messages that were due then are out now."""
         if self._speed:
-            now = self._clock.monotonic_ns()
-            for due in dues:
-                self.pacing.add(now - due)
+            self.pacing.add_all(self._clock.monotonic_ns(), dues)
