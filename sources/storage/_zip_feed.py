@@ -68,5 +68,5 @@ def _refusal(path: str, names: list[str]) -> str:
     shown = ", ".join(names[:_SHOWN]) + (", .." if len(names) > _SHOWN else "")
     return (
         f"{path} is a zip archive of {len(names)} files ({shown}): unpack it and read them with sources.files, "
-        f"or name one as in 'zip://{names[0]}::{path}'"
+        f"or name one, or several by a wildcard, as in 'zip://{names[0]}::{path}'"
     )

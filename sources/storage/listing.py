@@ -47,6 +47,9 @@ def _expand_url(url: str) -> list[str]:
     if not _WILD.search(inner):
         return [url] if not system.isdir(inner) else _expand_url(f"{url.rstrip('/')}/*")
     found = [path for path, info in system.glob(inner, detail=True).items() if info["type"] == "file"]
+    within, _, holder = url.partition("::")
+    if holder and "://" in within:  # files inside another file, such as an archive
+        return sorted((f"{within.partition('://')[0]}://{path}::{holder}" for path in found), key=_by_number)
     return sorted((system.unstrip_protocol(path) for path in found), key=_by_number)
 
 

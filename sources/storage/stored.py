@@ -45,8 +45,11 @@ def is_url(path: PathLike) -> bool:
 
 
 def base_name(path: PathLike) -> str:
-    """The last part of a path or URL: the file's name."""
-    return PurePosixPath(location(path).split("?")[0]).name if is_url(path) else Path(location(path)).name
+    """The last part of a path or URL (of the file inside, if it has several): the file's name."""
+    if not is_url(path):
+        return Path(location(path)).name
+    own = next(part for part in location(path).split("::") if "://" in part)
+    return PurePosixPath(own.split("?")[0]).name
 
 
 def stored_size(path: PathLike) -> int:

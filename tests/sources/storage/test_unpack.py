@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock.pipeline.errors import FormatError
 from penstock.sources.storage._zstd_feed import Frames
+from penstock.sources.storage.listing import expand
+from penstock.sources.storage.stored import base_name
 from penstock.sources.storage.unpack import BytesFeed, compression_of, head_of, open_feed
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -202,6 +204,8 @@ def test_other_zip_archives_are_refused_and_their_files_can_be_named(tmp_path: P
         open_feed(path)
     url = f"zip://b.csv::{path}"
     assert head_of(url) == (b"second", "none")
+    assert expand(f"zip://*.csv::{path}") == [f"zip://a.csv::{path}", url]
+    assert base_name(url) == "b.csv" and base_name("simplecache::https://host/c.csv?x=1") == "c.csv"
     path.write_bytes(zipped({}))
     with pytest.raises(FormatError, match=r"two\.zip is a zip archive without a file"):
         open_feed(path)
