@@ -169,10 +169,17 @@ class Assembler:
             found.error = found.error or f"{len(found.elements)} of {_COUNTS[kind]} elements: {why}"
             yield found
 
+    def give_up(self, found: RadarList) -> Iterator[RadarList]:
+        """End a list that is under way: others have long been complete behind it."""
+        yield from self._ended(found.kind, "its rest has not come")
+
     def _element(self, kind: str, packet: bytes) -> Iterator[tuple[str, str]]:
         data, found = packet[4:], self._open.get(kind)
         if found is None:
             yield "bad", f"an element of {kind} without a header in front of it"
+            return
+        if len(found.elements) > _COUNTS[kind]:
+            yield "bad", f"an element of {kind} behind the last one"
             return
         found.packets.append(packet)
         at = len(found.elements)

@@ -27,6 +27,8 @@ __all__ = ["Ars548Session", "Srr520Session"]
 _COUNTER = slice(28, 32)
 _TWICE = "packets that came twice"
 _MOST_CYCLE = 1000
+#: Complete lists that wait for an older one at most.
+_MOST_WAITING = 4
 
 
 class _RadarSession(Session):
@@ -195,6 +197,11 @@ class Srr520Session(_RadarSession):
 
     def _leave(self, rows: Rows, first: int) -> None:
         """Lists that none before them is waited for."""
+        while len(self._done) > _MOST_WAITING and self._assembler.under_way:
+            slowest = min(self._assembler.under_way, key=lambda found: found.number)
+            if slowest.number > min(one.number for one in self._done):
+                break
+            self._done += self._assembler.give_up(slowest)
         oldest = min((found.number for found in self._assembler.under_way), default=1 << 62)
         going = sorted((one for one in self._done if one.number < oldest), key=lambda one: one.number)
         self._done = [one for one in self._done if one.number >= oldest]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Follower", "Part", "Told", "decode_parts"]
 
 _RANGES = 64
+#: Bytes of the longest table of sizes with the longest start of a game.
+_LONGEST = 2 + 255 + 1 + 65_536
 _BEFORE = "bytes that came before the start of a game"
 
 
@@ -67,7 +69,7 @@ class Follower:
         self._told = Told()
         if position.get("head"):
             head = bytes.fromhex(position["head"])
-            opening = self._opening(head)
+            opening, _ = self._opening(head)
             if opening is not None:
                 self._game = self._begin(head, opening, int(position["start"]), position["frames"])
 
@@ -112,8 +114,8 @@ class Follower:
         self._held = b""
         game = self._game
         if game is not None and data[:1] == b"\x35" and not game.resolver.held:
-            opening = self._opening(data)
-            if opening is None and _may_open(data):
+            opening, waits = self._opening(data)
+            if waits:
                 self._held = data
                 return
             if opening is not None and opening.start:
@@ -136,8 +138,8 @@ class Follower:
         """Look for the start of a game in `data`; gives what stands behind its table of sizes."""
         at = data.find(SIZES)
         while at >= 0:
-            opening = self._opening(data[at:])
-            if opening is None and _may_open(data[at:]):
+            opening, waits = self._opening(data[at : at + _LONGEST])
+            if waits:
                 self._skip(data[:at])
                 self._held = data[at:]
                 return b""
@@ -160,11 +162,15 @@ class Follower:
             self._gap("no game begins here: what comes before the next table of event sizes cannot be told apart")
         self._skipping = True
 
-    def _opening(self, data: bytes) -> Opening | None:
+    def _opening(self, data: bytes) -> tuple[Opening | None, bool]:
+        """The table of sizes and the start of a game at the beginning of `data`, and whether more is needed to tell."""
+        if not _may_open(data):
+            return None, False
         try:
-            return parse_opening(data, Container(0, None), self._source, more=True)
+            opening = parse_opening(data, Container(0, None), self._source, more=True)
         except FormatError:
-            return None
+            return None, False
+        return opening, opening is None
 
     def _begin(self, head: bytes, opening: Opening, start: int, frames: Mapping[str, Any] | None) -> _Game:
         code = TABLES[self._codec.table]

@@ -149,7 +149,7 @@ def test_the_next_game_begins_with_its_table_of_sizes(ends: bool, whole: bool) -
     stream = first.head + frames_of(first, range(-123, -100)) + (first.end() if ends else b"")
     stream += second.head + frames_of(second, range(-123, -90)) + second.end()
     pieces = [stream] if whole else [stream[at : at + 7] for at in range(0, len(stream), 7)]
-    rows, told, dropped = taken(pieces)
+    rows, told, _ = taken(pieces)
     assert told == []
     assert rows["frame"].to_pylist() == [f for last in (-100, -90) for f in range(-123, last) for _ in range(2)]
     assert len(set(rows["match_id"].to_pylist())) == 2
@@ -229,16 +229,46 @@ def test_a_recorded_feed_reads_again_to_the_same_rows(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_hostile_streams_end_and_account_for_their_rows(data: st.DataObject) -> None:
+    damaged_game(data)
+
+
+@pytest.mark.nightly
+@settings(max_examples=10_000, deadline=None)
+@given(data=st.data())
+def test_hostile_streams_end_and_account_for_their_rows_for_long(data: st.DataObject) -> None:
+    damaged_game(data)
+
+
+def damaged_game(data: st.DataObject) -> None:
+    """Bytes changed, spliced and cut; the connection lost."""
     game = Game((3, 9))
     stream = bytearray(game.head + frames_of(game, range(-123, -110)) + game.end() + game.head + game.frame(-123))
     for _ in range(data.draw(st.integers(1, 6))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        at, size = data.draw(st.integers(0, len(stream) - 1)), data.draw(st.integers(0, 300))
+        stream[at : at + size] = stream[:size] if data.draw(st.booleans()) else b""
     cut = data.draw(st.integers(40, 500))
     events = ["lost: x", "connected"] if data.draw(st.booleans()) else []
     pieces = [bytes(stream[at : at + cut]) for at in range(0, len(stream), cut)]
     at = data.draw(st.integers(0, len(pieces)))
     rows, _, _ = taken([*pieces[:at], *events, *pieces[at:]])
-    assert rows.num_rows <= 2 * 15
+    assert rows.num_rows <= 2 * 30
+
+
+def test_a_table_of_sizes_that_names_no_frames_is_skipped_and_nothing_piles_up() -> None:
+    game = Game((3, 9))
+    lie = b"\x35\x04\x36\x00\x02" + b"\x36" * 1000
+    session = SlippiEvents().open(Context("slippi"), "feed", None)
+    parts = [session.take([Arrival(0, piece)], 0) for piece in [lie, lie, b"5" * 100_000, game.head, game.frame(-123)]]
+    last = session.finish(0)
+    assert last is not None
+    assert sum(part.dropped.get("bytes that came before the start of a game", 0) for part in parts) == 102_010
+    assert sum(part.records for part in [*parts, last]) == 2
+    session = SlippiEvents().open(Context("slippi"), "feed", None)
+    inside = [session.take([Arrival(0, piece)], 0) for piece in [game.head + game.frame(-123), lie, game.frame(-122)]]
+    assert [part.records for part in inside] == [2, 0, 0]
+    assert [len(part.noticed) for part in inside] == [0, 1, 0]  # the game ended there, and no other one began
 
 
 def test_wrong_arguments_are_refused_when_the_pipeline_is_built() -> None:
