@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from .message import Message
 
@@ -16,7 +16,7 @@ _WAITING, _WAITING_BYTES = 1 << 14, 16 << 20
 _PATIENCE_S = 0.5
 
 
-def several(messages: Iterator[Message]) -> Iterator[list[Message]]:
+def several(messages: Iterator[Message]) -> Generator[list[Message], None, None]:
     """`messages` in lists. What came before an error is given before it is raised."""
     held: list[Message] = []
     size = 0
@@ -92,7 +92,7 @@ class _Shelf:
             self._changed.notify_all()
 
 
-def read_ahead(messages: Iterator[Message], stop: threading.Event) -> Iterator[list[Message]]:
+def read_ahead(messages: Iterator[Message], stop: threading.Event) -> Generator[list[Message], None, None]:
     """`several`, read by a thread of its own: up to 16 MiB are ready before they are due."""
     shelf = _Shelf()
 

@@ -57,9 +57,9 @@ def _merged(parts: Sequence[Playable], numbers: Sequence[dict[int, int]]) -> Ite
     """A part is opened when the time of its first message has come, which is looked up before."""
     waiting: list[tuple[int, int, int, Message, Iterator[Message] | None]] = []
     for number, part in enumerate(parts):
-        stream = part.messages()
-        head = next(stream, None)
-        _close(stream)
+        probe = part.messages()
+        head = next(probe, None)
+        _close(probe)
         if head is not None:
             waiting.append((head.ts_ns, number, 0, head, None))
     heapq.heapify(waiting)
@@ -78,9 +78,9 @@ def _merged(parts: Sequence[Playable], numbers: Sequence[dict[int, int]]) -> Ite
                 entry = (max(key, following.ts_ns), number, count + 1, following, stream)
                 heapq.heapreplace(waiting, entry)
     finally:
-        for *_, stream in waiting:
-            if stream is not None:
-                _close(stream)
+        for *_, left in waiting:
+            if left is not None:
+                _close(left)
 
 
 def _close(stream: Iterator[Message]) -> None:
