@@ -45,6 +45,7 @@ class _Field:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     width: int
+    plain: bool
 
 
 class TableColumns:
@@ -58,7 +59,9 @@ class TableColumns:
             layout = numpy_layout(field.type)
             if layout is not None and field.name not in ready:
                 dtype, shape = layout
-                self.fields.append(_Field(field.name, field.type, dtype, shape, dtype.itemsize * math.prod(shape)))
+                plain = not (pa.types.is_dictionary(field.type) or pa.types.is_fixed_size_list(field.type))
+                width = dtype.itemsize * math.prod(shape)
+                self.fields.append(_Field(field.name, field.type, dtype, shape, width, plain))
 
     def take(self, pool: BufferPool, rows: int) -> Rows:
         """Memory for `rows` rows."""
@@ -99,16 +102,18 @@ class Rows:
         for field, place in zip(self._table.fields, self._places, strict=True):
             data = self._lease.buffer(place, rows * field.width)
             mask = _bits(valid[field.name]) if valid and field.name in valid else None
-            values = dictionaries.get(field.name) if dictionaries else None
-            made[field.name] = _column(field.type, rows, [mask, data], values)
+            made[field.name] = _column(field, rows, [mask, data], dictionaries)
         return pa.RecordBatch.from_arrays([made[name] for name in self._table.names], schema=self._table.schema)
 
 
-def _column(kind: pa.DataType, rows: int, buffers: Sequence[pa.Buffer | None], dictionary: pa.Array | None) -> pa.Array:
-    if dictionary is not None:
-        codes = pa.Array.from_buffers(kind.index_type, rows, buffers)
-        return pa.DictionaryArray.from_arrays(codes, dictionary, ordered=kind.ordered, safe=False)
-    if not isinstance(kind, pa.FixedSizeListType):
+def _column(
+    field: _Field, rows: int, buffers: Sequence[pa.Buffer | None], dictionaries: Mapping[str, pa.Array] | None
+) -> pa.Array:
+    kind = field.type
+    if field.plain:
         return pa.Array.from_buffers(kind, rows, buffers)
+    if dictionaries and field.name in dictionaries:
+        codes = pa.Array.from_buffers(kind.index_type, rows, buffers)
+        return pa.DictionaryArray.from_arrays(codes, dictionaries[field.name], ordered=kind.ordered, safe=False)
     values = pa.Array.from_buffers(kind.value_type, rows * kind.list_size, [None, buffers[1]])
     return pa.Array.from_buffers(kind, rows, buffers[:1], children=[values])

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
 from ...pipeline.memory import BufferPool
-from ._cdr_columns import bools
+from ._cdr_columns import TableColumns, bools
 from ._cdr_program_kernels import (
     BEGIN_FIXED,
     BEGIN_LIST,
@@ -102,6 +101,7 @@ class ProgramDecoder:
     def __init__(self, schema: pa.Schema, topic: str, tree: MessageTree, most: int) -> None:
         self.schema, self._tree, self._most = schema, tree, most
         self._topics = pa.array([topic], pa.utf8())
+        self._head = TableColumns(pa.schema([schema.field(name) for name in ("ts_event", "ts_recv", "seq", "topic")]))
         program = _Program(tree.root)
         self._code = np.array(program.code, np.int64)
         self._widths = np.array(program.widths, np.int64)
@@ -123,9 +123,7 @@ class ProgramDecoder:
         fill(data, starts[good], lengths[good], self._most, self._code, bases, arena, entries, offsets)
         columns = _Columns(lease, bases, values, entries, offsets)
         count = len(good)
-        block = ColumnBlock(
-            pool, self.schema.empty_table().select(["ts_event", "ts_recv", "seq", "topic"]).schema, count
-        )
+        block = self._head.take(pool, count)
         block["ts_recv"][:] = block["ts_event"][:] = log_times[good]
         block["seq"][:], block["topic"][:] = (good + first).astype(np.uint64), 0
         if self._tree.has_stamp:
@@ -135,11 +133,13 @@ class ProgramDecoder:
                 np.int64
             ) * 10**9 + columns.values(nanoseconds, np.uint32)
             block["ts_event"][:] = np.where(stamp == 0, block["ts_recv"], stamp)
-        head = block.batch(count, dictionaries={"topic": self._topics})
+        head = block.batch(count, {}, dictionaries={"topic": self._topics})
         fields = [
             columns.array(node, at, count) for (_, node), at in zip(self._tree.root.fields, self._columns, strict=True)
         ]
-        return Messages(pa.RecordBatch.from_arrays([*head.columns, *fields], schema=self.schema), bad_rows(status))
+        return Messages(
+            pa.RecordBatch.from_arrays([*head.columns, *fields], schema=self.schema), bad_rows(status, count)
+        )
 
 
 class _Columns:

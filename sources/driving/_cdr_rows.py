@@ -48,9 +48,9 @@ _NAMES = 32767
 FEW = 100
 
 
-def bad_rows(status: Array) -> list[tuple[int, str]]:
-    """``(message, reason)`` where `status` is not 0."""
-    return [(int(i), REASONS[int(status[i])]) for i in np.flatnonzero(status)] if status.any() else []
+def bad_rows(status: Array, good: int) -> list[tuple[int, str]]:
+    """``(message, reason)`` where `status` is not 0; `good` are the rows where it is."""
+    return [(int(i), REASONS[int(status[i])]) for i in np.flatnonzero(status)] if good < len(status) else []
 
 
 def interned(data: Array, at: Array, size: Array) -> tuple[Array, list[bytes]]:

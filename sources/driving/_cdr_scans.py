@@ -75,7 +75,7 @@ class Scans:
             {"points": _points(data, shape, layout, layouts, offsets[: count + 1], pool)},
             dictionaries={"topic": self._topics, "frame_id": ids},
         )
-        return Messages(batch, bad_rows(status))
+        return Messages(batch, bad_rows(status, count))
 
 
 def _points(data: Array, shape: Array, layout: Array, layouts: _Layout, offsets: Array, pool: BufferPool) -> pa.Array:

@@ -44,7 +44,7 @@ class CanFrames(_Decoder):
             block["bus"], block["can_id"], ext, block["len"], block["data"],
         )  # fmt: skip
         never = pa.Array.from_buffers(pa.bool_(), count, [None, zeros(-(-count // 8))])
-        return Messages(block.batch(count, {"ext": bools(ext[:count]), "fd": never}), bad_rows(status))
+        return Messages(block.batch(count, {"ext": bools(ext[:count]), "fd": never}), bad_rows(status, count))
 
 
 class ImuSamples(_Decoder):
@@ -60,7 +60,7 @@ class ImuSamples(_Decoder):
             block["acc"].view(np.int64), block["gyro"].view(np.int64),
         )  # fmt: skip
         block["topic"][:count] = 0
-        return Messages(block.batch(count, {}, dictionaries={"topic": self._topics}), bad_rows(status))
+        return Messages(block.batch(count, {}, dictionaries={"topic": self._topics}), bad_rows(status, count))
 
 
 class Images(_Decoder):
@@ -100,7 +100,7 @@ class Images(_Decoder):
             dictionaries={"topic": self._topics, "frame_id": ids, "codec": codecs},
             valid={} if sized == count else {"width": there, "height": there},
         )
-        return Messages(batch, bad_rows(status), copied)
+        return Messages(batch, bad_rows(status, count), copied)
 
 
 class _Codecs:
@@ -169,7 +169,7 @@ class RawMessages(_Decoder):
         block["topic"][:] = 0
         payloads, copied = large_binary(data, starts[good], lengths[good], pool)
         batch = block.batch(len(good), {"data": payloads}, dictionaries={"topic": self._topics})
-        return Messages(batch, bad_rows(status), copied)
+        return Messages(batch, bad_rows(status, len(good)), copied)
 
 
 DECODERS: dict[str, Callable[[pa.Schema, str, int], MessageDecoder]] = {
