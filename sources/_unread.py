@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .storage.unpack import compression_of
+from .text._ndjson_detect import follows_object
 
 __all__ = ["archive_in", "what_it_is"]
 
@@ -65,10 +66,10 @@ def what_it_is(head: bytes, compression: str) -> str | None:
 
 
 def _text(text: bytes) -> str | None:
-    if not text or any(byte < 32 and byte not in b"\t\r\n\x1b\f" for byte in text[:4096]):
+    if not text or any(byte < 32 and byte not in b"\t\r\n\x1b\f\x1e" for byte in text[:4096]):
         return None
-    if text[:1] == b"{":
-        return (
+    if text[:1] in b"{\x1e":
+        return _objects(text) or (
             "a JSON document over several lines: read an array in it with sources.JsonArray(path, columns={..}, "
             "at='path.to.the.array'), or write it on one line with 'jq -c .'"
         )
@@ -91,3 +92,17 @@ def _text(text: bytes) -> str | None:
             shown = first.decode("utf-8", "replace")[:_SHOWN]
             return f"a table of text that begins with {shown!r}, in a layout not known here: {_PARQUET}"
     return f"text in no format known here, which begins with {first.decode('utf-8', 'replace')[:_SHOWN]!r}"
+
+
+def _objects(text: bytes) -> str | None:
+    """What is wrong with objects that are meant to be records."""
+    if text[:1] == b"\x1e":
+        return "a sequence of JSON texts behind record separators: take those out with 'tr -d \\\\036'"
+    first = text.split(b"\n", 1)[0].strip()
+    if text[1:].lstrip()[:1] == b"'":
+        return "objects in single quotes, as Python prints them: write them with json.dumps, one a line"
+    if first.endswith(b"},"):
+        return "JSON objects one a line, each with a comma behind it: take those off with \"sed 's/,$//'\""
+    if follows_object(text):
+        return "JSON objects one behind the other: write one a line with 'jq -c .'"
+    return None

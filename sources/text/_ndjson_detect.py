@@ -6,7 +6,7 @@ import json
 
 from ...pipeline.errors import FormatError
 
-__all__ = ["BOM", "HEAD_BYTES", "check_head", "is_ndjson"]
+__all__ = ["BOM", "HEAD_BYTES", "check_head", "follows_object", "is_ndjson"]
 
 BOM = b"\xef\xbb\xbf"
 #: How much of the beginning decides.
@@ -26,7 +26,19 @@ def is_ndjson(head: bytes) -> bool:
         return 2 * sum(1 for _ in objects) >= len(lines)
     if next(objects, None) is not None:
         return True
-    return len(lines) == 1 and lines[0][:1] == b"{" and lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
+    if len(lines) != 1 or lines[0][:1] != b"{" or follows_object(lines[0]):
+        return False
+    return lines[0][1:].lstrip(b" \t")[:1] in (b'"', b"")
+
+
+def follows_object(text: bytes) -> bool:
+    """Whether another JSON object stands behind the first on the line that `text` begins with."""
+    line = text.split(b"\n", 1)[0].decode("utf-8", "replace")
+    try:
+        _, end = json.JSONDecoder().raw_decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return line[end:].lstrip()[:1] == "{"
 
 
 def _is_object(line: bytes) -> bool:
@@ -45,6 +57,8 @@ def check_head(head: bytes, path: str) -> None:
         raise FormatError(f"{path} is UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8")
     if text.startswith(b"["):
         raise FormatError(f"{path} is one JSON array, not an object a line: convert it with jq -c '.[]'")
+    if follows_object(text):
+        raise FormatError(f"{path} holds JSON objects one behind the other, not one a line: write them so with jq -c .")
     if text.startswith(b"{"):
         raise FormatError(f"{path} holds a JSON object over several lines, not one a line: convert it with jq -c .")
     raise FormatError(f"{path} is not JSON lines: no line is a JSON object, the file begins with {head[:16]!r}")

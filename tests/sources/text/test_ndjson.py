@@ -560,6 +560,8 @@ def test_a_spec_pickles_and_reads_the_same(tmp_path: Path) -> None:
         (b'{\n  "a": 1\n}\n', False),
         (b'{"a": [\n{"b": 1},\n{"b": 2}\n]}\n', False),
         (b'[\n{"a": 1},\n{"a": 2}\n]\n', False),
+        (b'{"a": 1}{"a": 2}{"a": 3}', False),
+        (b'{"a": 1} {"a": 2}\n{"a": 3}\n', True),
         (b'{"a": 1, "b": {\n{"a": 2}\n{"a": 3}\n', True),
         (b"a,b\n1,2\n", False),
         (b"", False),
