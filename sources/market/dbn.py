@@ -227,6 +227,8 @@ def inspect_dbn(path: PathLike, *, version: int | None = None, ts_out: bool = Fa
         "symbols": len(framer.symbols.dictionary),
         "time_range": time_range,
         "schema": describe(schema_of(found.schema, "", ts_out=found.ts_out)) if found.schema else None,
+        "options": None if found.schema else "schema='mbo'",
+        "hint": None if found.schema else "schema= says which of its records to read",
         "error": feed.error,
         "metadata": plain(found),
     }
