@@ -6,17 +6,16 @@ Over TCP without stamps a receiver gets what the file holds, so that any DBN dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...pipeline.memory import BufferPool
-from ..market._dbn_file import _DBZ_FIXED, Opened, _unpacked, look, open_records
-from ..market._dbn_layout import SCHEMA_CODES, SCHEMAS, UNDEF_TIME, family_of, record_layout, rtype_name
-from ..storage.stored import open_stored
-from ..storage.unpack import open_feed
+from ..market._dbn_file import Opened, look, open_records
+from ..market._dbn_layout import SCHEMAS, UNDEF_TIME, family_of, record_layout, rtype_name
+from .dbn_header import header_of, merged_header
 from .message import Message, Playable
 
 __all__ = ["dbn_playable"]
@@ -32,14 +31,20 @@ def dbn_playable(path: str, *, schema: str | None = None, version: int | None = 
     """The records of `path`. A fragment without a header needs `schema` and `version`, and goes out behind one."""
     opened = look(path, version, ts_out=ts_out)
     known, skipped = opened.metadata, dict[str, int]()
-    header = _header(path, opened, schema)
+    header = header_of(path, opened, schema)
     return Playable(
         partial(_records, path, opened, skipped),
         framing="bytes",
         greeting=Message(known.start or 0, header, HEADER_CHANNEL),
         note=f"DBN records (version {known.version}) on channel 0, behind the header ({len(header)} bytes) on channel 1",
+        merge=_merged,
         skipped=skipped,
     )
+
+
+def _merged(greetings: Sequence[Message]) -> Message:
+    header = merged_header([greeting.data for greeting in greetings])
+    return Message(min(greeting.ts_ns for greeting in greetings), header, HEADER_CHANNEL)
 
 
 def _records(path: str, opened: Opened, skipped: dict[str, int]) -> Iterator[Message]:
@@ -90,31 +95,3 @@ def _times(data: Any, offsets: Any, places: Any) -> list[int]:
 
 def _numbers(data: Any, at: Any) -> Any:
     return np.ascontiguousarray(data[at[:, None] + np.arange(8)]).view("<u8")[:, 0]
-
-
-def _header(path: str, opened: Opened, schema: str | None) -> bytes:
-    """The header as it is in the file; that of a DBZ file as version 1 has it, and a bare one for a fragment."""
-    if opened.fragment:
-        return _bare(opened.metadata.version, schema, opened.metadata.ts_out)
-    if opened.dbz:
-        with open_stored(path) as stored:
-            data = stored.read(8, int.from_bytes(stored.read(4, 4), "little"))
-        body = data[4:54] + data[55:57] + b"\0" + bytes(47) + _unpacked(data[_DBZ_FIXED:], path)
-        return b"DBN\x01" + len(body).to_bytes(4, "little") + body
-    feed = open_feed(path)
-    try:
-        header = bytearray(opened.metadata.size)
-        return bytes(header[: feed.fill(memoryview(header))])
-    finally:
-        feed.close()
-
-
-def _bare(version: int, schema: str | None, ts_out: bool) -> bytes:
-    """A header that names nothing but the schema."""
-    code = SCHEMA_CODES.index(schema) if schema in SCHEMA_CODES else 0xFFFF
-    width, reserved = (b"", 47) if version == 1 else ((71).to_bytes(2, "little"), 53)
-    count = bytes(8) if version == 1 else b""
-    span = bytes(8) + UNDEF_TIME.to_bytes(8, "little") + bytes(8)  # from 1970, no end, no limit
-    kinds = b"\xff\x00" + bytes([ts_out])
-    body = bytes(16) + code.to_bytes(2, "little") + span + count + kinds + width + bytes(reserved) + bytes(4 * 5)
-    return b"DBN" + bytes([version]) + len(body).to_bytes(4, "little") + body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ class Playable:
 
     `text` says that messages are text (a WebSocket sends text frames, TCP lines), `framing` how they are told apart on a
     byte stream without stamps (``bytes``: they tell it themselves), `datagrams` how messages due together are packed for UDP
-    (default: one a datagram). `greeting` goes out first on every connection. `topics` are the channels by name, `note` says
+    (default: one a datagram). `greeting` goes out first on every connection; `merge` makes one of
+    those of several files. `topics` are the channels by name, `note` says
     in one line what is sent where that is not what the recording holds. `skipped` counts, by reason, the records that
     `messages` could not give.
     """
@@ -33,6 +34,7 @@ class Playable:
     framing: str = "u32"
     datagrams: Callable[[Iterator[Message]], Iterator[Message]] | None = None
     greeting: Message | None = None
+    merge: Callable[[Sequence[Message]], Message] | None = None
     topics: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
     skipped: dict[str, int] = field(default_factory=dict)

@@ -25,8 +25,7 @@ def together(parts: Sequence[Playable], names: Sequence[str]) -> Playable:
     for part, name in zip(parts, names, strict=True):
         if (part.text, part.framing, bool(part.datagrams)) != (first.text, first.framing, bool(first.datagrams)):
             raise FormatError(f"{name} is of another kind than {names[0]}: replay them one by one")
-        if (part.greeting and part.greeting.data) != (first.greeting and first.greeting.data):
-            raise FormatError(f"{name} has another header than {names[0]}: replay them one by one")
+    greeting = _greeting(parts)
     topics: dict[str, int] = {}
     numbers: list[dict[int, int]] = []
     for part in parts:
@@ -50,7 +49,17 @@ def together(parts: Sequence[Playable], names: Sequence[str]) -> Playable:
                 skipped[reason] = skipped.get(reason, 0) + count
 
     note = f"{len(parts)} files in time order{'; ' if first.note else ''}{first.note}"
-    return replace(first, messages=messages, topics=topics, note=note, skipped=skipped)
+    return replace(first, messages=messages, greeting=greeting, topics=topics, note=note, skipped=skipped)
+
+
+def _greeting(parts: Sequence[Playable]) -> Message | None:
+    first = parts[0]
+    greetings = [part.greeting for part in parts if part.greeting is not None]
+    if len({greeting.data for greeting in greetings}) < 2 and len(greetings) in (0, len(parts)):
+        return first.greeting
+    if first.merge is None or len(greetings) < len(parts):
+        raise FormatError("the files have headers of their own that do not go together: replay them one by one")
+    return first.merge(greetings)
 
 
 def _merged(parts: Sequence[Playable], numbers: Sequence[dict[int, int]]) -> Iterator[Message]:

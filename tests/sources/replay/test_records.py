@@ -21,6 +21,7 @@ from penstock.sources.live.adc_packets import live_adc
 from penstock.sources.live.arrival import Arrival
 from penstock.sources.live.can_lines import CanLines, live_can
 from penstock.sources.replay.can import can_line
+from penstock.sources.replay.dbn_header import merged_header
 from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.serving import replay
 from penstock.sources.storage.unpack import open_feed
@@ -35,7 +36,7 @@ def content_of(path: str) -> bytes:
     return with_all
 
 
-def received_plainly(path: str, **options: Any) -> bytes:
+def received_plainly(path: Any, **options: Any) -> bytes:
     """What a plain socket gets of a replay."""
     opened, where = threading.Event(), []
 
@@ -99,6 +100,27 @@ def test_a_fragment_without_a_header_gets_one(recordings: Any, version: int) -> 
     decoder.write(recording.greeting.data + b"".join(message.data for message in recording.messages()))
     metadata, *records = decoder.decode()
     assert str(metadata.schema) == "definition" and len(records) == 2
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_several_dbn_files_are_one_stream_behind_one_header(recordings: Any, version: int) -> None:
+    from databento_dbn import DBNDecoder
+
+    path = recordings("market/dbn_conformance") / f"test_data.mbo.v{version}.dbn.zst"
+    plain = content_of(str(path))
+    header = playable_of(str(path)).greeting
+    assert header is not None
+    made = merged_header([header.data, header.data.replace(b"ESH1", b"ESM9"), header.data])
+    decoder = DBNDecoder()
+    decoder.write(made + plain[len(header.data) :])
+    metadata, *records = decoder.decode()
+    assert sorted(metadata.symbols) == ["ESH1", "ESM9"] and sorted(metadata.mappings) == ["ESH1", "ESM9"]
+    assert len(records) == 2 and metadata.limit is None
+    twice = received_plainly([str(path), str(path)])
+    assert len(twice) == len(header.data) + 2 * (len(plain) - len(header.data))
+    with pytest.raises(FormatError, match="replay them one by one"):
+        other = playable_of(str(recordings("market/dbn_conformance") / "test_data.trades.v3.dbn.zst")).greeting
+        merged_header([header.data, other.data if other else b""])
 
 
 frames = st.tuples(
