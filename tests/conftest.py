@@ -15,6 +15,15 @@ settings.load_profile("penstock")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``-n``: a file's tests stay together, and those that need a Ray cluster share one."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group("cluster" if folder.name == "cluster" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def recordings() -> Callable[[str], Path]:
     """``recordings("market/itch50")``: a folder of real recordings, or a skip that names what is missing."""

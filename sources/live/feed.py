@@ -2,8 +2,9 @@
 
     feed = sources.Live("udp://239.255.1.1:26400", codec, record="day.mcap")
 
-It ends with the run, after `most` messages (counted over resumed runs) or `duration`, or when the sender says that it is over. What is received can be
-recorded on the way, losslessly and with both clocks, and read again as `sources.Recording`, to the same rows.
+It ends with the run, after `most` messages (counted over resumed runs) or `duration`, or when the sender says that it is
+over. What is received can be recorded on the way, losslessly and with both clocks, and read again as `sources.Recording`, to
+the same rows.
 """
 
 from __future__ import annotations

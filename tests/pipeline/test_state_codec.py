@@ -180,7 +180,7 @@ for _ in range(500):
         (pa.ExtensionArray.from_storage(Custom(), pa.array([1], pa.int8())), "register it"),
         (DEEP, "deep"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_state_is_refused_with_its_path(value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
