@@ -7,6 +7,7 @@ from typing import Any
 
 from ...pipeline.errors import FormatError
 from .adc_packets import AdcPackets
+from .can_lines import CanLines
 from .crypto_messages import CryptoMessages
 from .game_states import GameStates
 from .itch_packets import MoldPackets
@@ -20,6 +21,7 @@ from .topic_messages import TopicMessages
 __all__ = ["codec_named"]
 
 _CODECS: dict[str, Any] = {
+    "candump": CanLines,
     "crypto": CryptoMessages,
     "dca1000": AdcPackets,
     "gsi": GameStates,
