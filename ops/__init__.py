@@ -12,6 +12,7 @@ from .radar import PadRadar, RasterRadar
 from .radar_fft import RangeDoppler
 from .sequence import RollingSequence
 from .sync import Sync
+from .video import DecodeVideo
 from .watermark import Watermark
 from .window import Session, Sliding, Tumbling, Window
 
@@ -21,6 +22,7 @@ __all__ = [
     "BookFeatures",
     "CanSignals",
     "DecodeImage",
+    "DecodeVideo",
     "JoinAsof",
     "Merge",
     "PadRadar",
