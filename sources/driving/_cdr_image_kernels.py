@@ -66,7 +66,7 @@ def images(
 
 
 @kernel
-def ends(size: Ints, offsets: Ints) -> int:
+def ends(size: Ints, offsets: Ints) -> Any:
     """Running sums of `size` from 0 on, as Arrow's offsets; returns the last."""
     total: Any = np.int64(0)
     offsets[0] = 0
