@@ -16,7 +16,7 @@ from ...pipeline.schema import describe
 from ...pipeline.source import Decoded
 from ..storage.unpack import head_of
 from ._crypto_tables import TABLES, crypto_schema
-from .crypto import CryptoRaw
+from .crypto import CryptoRaw, open_crypto_raw
 
 __all__ = ["describe_file"]
 
@@ -35,6 +35,7 @@ def describe_file(path: str) -> dict[str, Any]:
         for reader in readers:
             reader.close()
     types = found.types
+    table = open_crypto_raw(path).table
     return {
         "format": "crypto exchange messages, raw",
         "compression": head_of(path, 1)[1],
@@ -48,9 +49,8 @@ def describe_file(path: str) -> dict[str, Any]:
         "clock_difference_ns": found.difference(),
         "out_of_order": found.out_of_order,
         "gaps": dict(sorted(found.gaps.items())),
-        "schema": describe(crypto_schema("bbo", "", venue, 9)),
-        "hint": "these are rows of table='bbo'; others are "
-        + ", ".join(repr(name) for name in TABLES if name != "bbo"),
+        "schema": describe(crypto_schema(table, "", venue, 9)),
+        "hint": f"these are rows of {table=}; others are " + ", ".join(repr(name) for name in TABLES if name != table),
         "error": found.error,
     }
 

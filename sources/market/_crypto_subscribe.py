@@ -1,7 +1,8 @@
 """Where each venue's public feed is, and how its streams are asked for.
 
 Binance names streams in the URL; the others take a message for each subscription. Sources: the venues' documentation of
-their public WebSocket market data (Binance spot, USD-M and COIN-M; Bybit v5; OKX v5; Coinbase Exchange; Kraken v2).
+their public WebSocket market data (Binance spot, USD-M and COIN-M; Bybit v5; OKX v5; Coinbase Exchange; Kraken v2;
+Hyperliquid).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _ADDRESSES = {
     "okx": "wss://ws.okx.com:8443/ws/v5/public",
     "coinbase": "wss://ws-feed.exchange.coinbase.com",
     "kraken": "wss://ws.kraken.com/v2",
+    "hyperliquid": "wss://api.hyperliquid.xyz/ws",
 }
 _STREAMS = {"bbo": "bookTicker", "trade": "trade", "agg_trade": "aggTrade", "l2": "depth@100ms"}
 _CHANNELS = {
@@ -33,6 +35,7 @@ _CHANNELS = {
     "okx": {"bbo": "bbo-tbt", "trade": "trades", "l2": "books"},
     "coinbase": {"bbo": "ticker", "trade": "matches", "l2": "level2_batch"},
     "kraken": {"bbo": "ticker", "trade": "trade", "l2": "book"},
+    "hyperliquid": {"bbo": "bbo", "trade": "trades", "l2": "l2Book"},
 }
 
 
@@ -69,4 +72,7 @@ def subscriptions(venue: str, table: str, symbols: Sequence[str], path: str) -> 
         return [json.dumps({"op": "subscribe", "args": [{"channel": channel, "instId": symbol} for symbol in symbols]})]
     if venue == "coinbase":
         return [json.dumps({"type": "subscribe", "product_ids": list(symbols), "channels": [channel]})]
+    if venue == "hyperliquid":
+        wanted = ({"type": channel, "coin": symbol} for symbol in symbols)
+        return [json.dumps({"method": "subscribe", "subscription": one}) for one in wanted]
     return [json.dumps({"method": "subscribe", "params": {"channel": channel, "symbol": list(symbols)}})]

@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import Any
 
 from ._crypto_coinbase_advanced import is_advanced
+from ._crypto_hyperliquid import is_hyperliquid
 from ._crypto_kraken_v1 import is_first_version
+from ._crypto_messages import BadMessage
 
-__all__ = ["VENUES", "is_fast", "reader_of", "symbol_in", "venue_in", "venue_of"]
+__all__ = ["VENUES", "is_fast", "reader_of", "symbol_in", "table_in", "venue_in", "venue_of"]
 
 #: Names of venues, with the module and the function that reads their messages.
 VENUES: dict[str, tuple[str, str]] = {
@@ -22,6 +24,7 @@ VENUES: dict[str, tuple[str, str]] = {
     "okx": ("_crypto_okx", "read_okx"),
     "coinbase": ("_crypto_coinbase", "read_coinbase"),
     "kraken": ("_crypto_kraken", "read_kraken"),
+    "hyperliquid": ("_crypto_hyperliquid", "read_hyperliquid"),
 }
 _LINE = re.compile(rb"[ \t\r]*[0-9]{1,19}[ \t]+([{\[].*)", re.DOTALL)
 _CUT = (
@@ -33,6 +36,7 @@ _CUT = (
     (re.compile(rb'\{"arg":\{"channel":"'), "okx"),
     (re.compile(rb'\{"type":"snapshot","product_id":"'), "coinbase"),
     (re.compile(rb'\{"channel":"book",'), "kraken"),
+    (re.compile(rb'\{"channel":"l2Book",'), "hyperliquid"),
 )
 _COINM = re.compile(r"USD_(PERP|\d{6})")
 
@@ -57,6 +61,8 @@ def venue_of(message: Any) -> str | None:
         return None
     if is_advanced(message) and "sequence_num" in message:
         return "coinbase"
+    if is_hyperliquid(message):
+        return "hyperliquid"
     if isinstance(message.get("stream"), str) and isinstance(message.get("data"), dict):
         return _binance(message["data"]) or ("binance-spot" if "lastUpdateId" in message["data"] else None)
     if isinstance(message.get("topic"), str) and "data" in message:
@@ -103,13 +109,13 @@ def _messages(head: bytes) -> list[Any]:
         if match is None:
             continue
         try:
-            found.append(json.loads(match[1]))
+            found.append(json.loads(match[1], parse_float=str))
         except (ValueError, RecursionError):
             continue
     if not found:
         match = _LINE.fullmatch(lines[0])
         try:
-            found = [json.loads(match[1])] if match else []
+            found = [json.loads(match[1], parse_float=str)] if match else []
         except (ValueError, RecursionError):
             found = []
     return found
@@ -126,6 +132,17 @@ def venue_in(head: bytes) -> str | None:
         if venue is not None:
             return venue
     return next((venue for pattern, venue in _CUT if pattern.match(match[1])), None)
+
+
+def table_in(head: bytes, venue: str) -> str:
+    """The table to read unless told otherwise: best prices, or the first other one that messages in `head` are for."""
+    read, seen = reader_of(venue), set()
+    for message in _messages(head):
+        try:
+            seen.update(event.table for event in read(message, 9).events)
+        except BadMessage:
+            continue
+    return next((table for table in ("bbo", "l2", "trade", "agg_trade") if table in seen), "bbo")
 
 
 def symbol_in(head: bytes) -> str | None:

@@ -9,7 +9,7 @@ other venues, are read by msgspec and a function of the venue. Both give the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from ..storage.feed import Feed
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import BytesFeed, head_of, open_feed
 from ._crypto_tables import TABLES, crypto_schema
-from ._crypto_venues import VENUES, is_fast, reader_of, symbol_in, venue_in
+from ._crypto_venues import VENUES, is_fast, reader_of, symbol_in, table_in, venue_in
 
 __all__ = ["CryptoRaw", "inspect_crypto_raw", "is_crypto_raw", "open_crypto_raw"]
 
@@ -38,7 +38,7 @@ class CryptoRaw(SourceSpec):
         The file; gzip, zstd, bz2, lz4, xz and zip (of one file) are recognised by their content.
     venue
         ``binance-spot``, ``binance-usdm``, ``binance-coinm``, ``bybit``, ``okx``, ``coinbase`` (Exchange and Advanced
-        Trade) or ``kraken`` (v2 and v1); None: by the first messages.
+        Trade), ``kraken`` (v2 and v1) or ``hyperliquid``; None: by the first messages.
     table
         ``bbo`` (best prices), ``trade``, ``agg_trade`` (Binance aggTrade) or ``l2`` (changes and snapshots of the book, one
         row per level, bids first).
@@ -194,5 +194,10 @@ def inspect_crypto_raw(path: PathLike) -> dict[str, Any]:
 
 
 def open_crypto_raw(path: PathLike, **options: Any) -> CryptoRaw:
-    """The recording as a source: best prices unless `table` says otherwise."""
-    return CryptoRaw(path, **options)
+    """The recording as a source: best prices unless `table` says otherwise, or another table if its beginning has none."""
+    spec = CryptoRaw(path, **options)
+    if "table" in options:
+        return spec
+    head, _ = head_of(spec.path, _HEAD)
+    venue = spec.venue or venue_in(head)
+    return spec if venue is None else replace(spec, table=table_in(head, venue))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from crypto_reference import Read, lines, read
-from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw
+from penstock.sources.market.crypto import CryptoRaw, inspect_crypto_raw, is_crypto_raw, open_crypto_raw
 
 RECV = 1723161255030314667
 MS = 1_000_000
@@ -299,6 +299,51 @@ KRAKEN_V1: list[Any] = [
 ]
 
 
+def hyper(channel: str, data: Any) -> dict[str, Any]:
+    return {"channel": channel, "data": data}
+
+
+LEVEL = {"px": "105055.0", "sz": "3.03622", "n": 5}
+HYPERLIQUID = [
+    hyper(
+        "trades",
+        [
+            {
+                "coin": "BTC",
+                "side": "A",
+                "px": "105056.0",
+                "sz": "0.00219",
+                "time": 1737918794873,
+                "tid": 121451470284048,
+            }
+        ],
+    ),
+    hyper(
+        "l2Book",
+        {"coin": "BTC", "time": 1737918843000, "levels": [[LEVEL], [{"px": "105056.0", "sz": "2", "n": 1}] * 2]},
+    ),
+    hyper("bbo", {"coin": "BTC", "time": 1737918843001, "bbo": [LEVEL, {"px": "105056.0", "sz": "2", "n": 1}]}),
+]
+
+
+def test_hyperliquid(path: Path) -> None:
+    half = hyper("bbo", {"coin": "BTC", "time": 1737918843001, "bbo": [LEVEL, None]})
+    data = lines(hyper("subscriptionResponse", {}), half, *HYPERLIQUID)
+    found = read(path, data, table="trade")
+    assert found.rows == [
+        (1737918794873 * MS, RECV + 2 * MS, 2, "BTC", 105_056_000_000_000, 0.00219, -1, 121451470284048)
+    ]
+    assert found.dropped["not in market.trade: bbo of one side"] == 1 and not found.bad
+    assert [(row[0], *row[4:7], *row[10:]) for row in read(path, table="l2").rows] == [
+        (1737918843000 * MS, 1, 105_055_000_000_000, 3.03622, True, False),
+        (1737918843000 * MS, -1, 105_056_000_000_000, 2.0, True, False),
+        (1737918843000 * MS, -1, 105_056_000_000_000, 2.0, True, True),
+    ]
+    assert [row[3:] for row in read(path, table="bbo").rows] == [
+        ("BTC", 105_055_000_000_000, 3.03622, 105_056_000_000_000, 2.0, 0)
+    ]
+
+
 def test_kraken_v1(path: Path) -> None:
     status = {"connectionID": 18234, "event": "systemStatus", "status": "online", "version": "1.8.1"}
     candle = [42, ["1542057314.748456", "1542057360.435743"], "ohlc-5", "XBT/USD"]
@@ -419,6 +464,7 @@ VENUES = {
     "bybit": [BYBIT_TRADE, bybit_book("snapshot", 5), BYBIT_TICKER],
     "okx": [OKX_TRADE, OKX_BEST, okx_book("snapshot", -1, 10)],
     "coinbase": [COINBASE_MATCH, COINBASE_SNAPSHOT, COINBASE_UPDATE, COINBASE_TICKER, *ADVANCED],
+    "hyperliquid": HYPERLIQUID,
     "kraken": [*(json.loads(text) for text in (KRAKEN_TRADE, KRAKEN_SNAPSHOT, KRAKEN_BOOK, KRAKEN_TICKER)), *KRAKEN_V1],
 }
 
@@ -432,6 +478,19 @@ def test_venues_are_recognised_by_any_of_their_messages(path: Path, venue: str) 
         assert CryptoRaw(path).schema.metadata[b"penstock.venue"].decode() == venue
     found = inspect_crypto_raw(path)
     assert found["venue"] == venue and found["messages"] == 1 and found["bad"] == 0
+
+
+def test_a_recording_without_best_prices_opens_as_what_it_has(path: Path) -> None:
+    for messages, table in (
+        (HYPERLIQUID, "bbo"),
+        (HYPERLIQUID[:2], "l2"),
+        (HYPERLIQUID[:1], "trade"),
+        (KRAKEN_V1[-1:], "l2"),
+    ):
+        path.write_bytes(lines(*messages))
+        assert open_crypto_raw(path).table == table
+        assert f"table={table!r}" in inspect_crypto_raw(path)["hint"]
+    assert open_crypto_raw(path, table="trade").table == "trade"
 
 
 def broken(value: Any) -> list[Any]:
