@@ -23,7 +23,8 @@ from penstock.pipeline.errors import FormatError
 from penstock.sources.replay.ahead import read_ahead, several
 from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.message import Message, Playable
-from penstock.sources.replay.outlet import Outlet, _frame, outlet_to
+from penstock.sources.replay.outlet import Outlet, outlet_to
+from penstock.sources.replay.outlet_served import _frame
 from penstock.sources.replay.schedule import Schedule
 from penstock.sources.replay.serving import serve
 from penstock.sources.replay.steady import steady
