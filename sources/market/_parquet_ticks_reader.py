@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord
@@ -17,6 +16,7 @@ from ...pipeline.schema import EVENT_FIELDS, TIMESTAMP, event_schema
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage._stored_file import StoredFile
 from ..storage.stored import Stored, open_stored
+from ._parquet_ticks_values import as_ns, fixed_point, is_number, is_size, is_text, is_time, parsed
 from .parquet_ticks import UNITS, USUAL, ParquetTicks
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = ["Plan", "Table", "TableReader", "columns_of", "open_table", "plan_of"
 #: Rows of a block.
 ROWS = 1 << 15
 _EVENT = tuple(column.name for column in EVENT_FIELDS)
-_SIZES = ("size", "qty", "quantity", "volume", "amount")
 _DAMAGE = (pa.ArrowException, OSError)
 #: 1990 and 2100, in ns.
 _SINCE, _UNTIL = 631_152_000 * 10**9, 4_102_444_800 * 10**9
@@ -140,10 +139,10 @@ def usual_time(table: Table) -> str:
 
 
 def _may_be_time(table: Table, column: pa.Field, usual: str) -> bool:
-    if _is_text(column.type):
+    if is_text(column.type):
         first = _first(table, column.name)
-        return first is not None and _parsed(pa.array([first])).null_count == 0
-    return _is_time(column.type) and not (usual == "date" and _is_number(column.type))
+        return first is not None and parsed(pa.array([first])).null_count == 0
+    return is_time(column.type) and not (usual == "date" and is_number(column.type))
 
 
 def _first(table: Table, name: str) -> Any:
@@ -168,18 +167,6 @@ def usual_unit(table: Table, name: str) -> str | None:
 def columns_of(schema: pa.Schema) -> str:
     """Names and types in one line."""
     return ", ".join(f"{column.name} {' '.join(str(column.type).split())}" for column in schema)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind) or _is_number(kind) or _is_text(kind))
 
 
 @dataclass(frozen=True)
@@ -209,7 +196,7 @@ def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
             raise GraphError(f"{source} has no column {name!r}", expected=f"one of {', '.join(found.names)}")
     for name in (spec.time, recv or spec.time):
         kind = found.field(name).type
-        if not _is_time(kind):
+        if not is_time(kind):
             raise GraphError(f"column {name!r} of {source} is {kind}", expected="a timestamp, a date, a number or text")
     names = spec.columns if spec.columns is not None else [n for n in found.names if n not in (spec.time, recv)]
     others = tuple(name for name in names if name not in _EVENT)
@@ -231,16 +218,12 @@ def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
     symbol = instrument.decode("utf-8", "replace") if instrument and "symbol" not in others else None
     fields = [pa.field("symbol", pa.dictionary(pa.int32(), pa.utf8()))] if symbol is not None else []
     fields += [
-        pa.field(name, pa.float64() if _is_size(name) else pa.int64()) if name in places else found.field(name)
+        pa.field(name, pa.float64() if is_size(name) else pa.int64()) if name in places else found.field(name)
         for name in others
     ]
     read = tuple(dict.fromkeys([spec.time, *([recv] if recv else []), *others]))
     schema = event_schema(fields, source=source, format="parquet_ticks")
     return Plan(schema, read, spec.time, recv, UNITS[spec.unit or "ns"], others, places, symbol)
-
-
-def _is_size(name: str) -> bool:
-    return any(word in name.lower() for word in _SIZES)
 
 
 class TableReader(SourceReader):
@@ -285,17 +268,17 @@ class TableReader(SourceReader):
             return Decoded((), (block.payload,))
         batch: pa.RecordBatch = block.payload
         plan, bad = self._plan, np.zeros(batch.num_rows, np.bool_)
-        event, wrong = _ns(batch.column(plan.time), plan.scale)
+        event, wrong = as_ns(batch.column(plan.time), plan.scale)
         bad |= wrong
         recv = event
         if plan.recv is not None:
-            recv, wrong = _ns(batch.column(plan.recv), plan.scale)
+            recv, wrong = as_ns(batch.column(plan.recv), plan.scale)
             recv = np.where(wrong, event, recv)
         made: dict[str, pa.Array] = {}
         for name in plan.others:
             column = batch.column(name)
             if name in plan.places:
-                made[name], wrong = _fixed_point(column, plan.places[name], as_float=_is_size(name))
+                made[name], wrong = fixed_point(column, plan.places[name], as_float=is_size(name))
                 bad |= wrong
             else:
                 made[name] = column
@@ -319,77 +302,3 @@ class TableReader(SourceReader):
 
     def close(self) -> None:
         self._table.close()
-
-
-def _ns(column: pa.Array, scale: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Times as int64 ns, and where there is none."""
-    kind = column.type
-    if _is_text(kind):
-        column, kind = _parsed(column), pa.timestamp("ns", "UTC")
-    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        numbers = column.fill_null(float("nan")).to_numpy(zero_copy_only=False).astype(np.float64)
-        absent = ~(np.abs(numbers) < ((1 << 63) - 1) // scale)  # not a number is absent too
-        whole, rest = np.divmod(np.where(absent, 0.0, numbers), 1.0)
-        return whole.astype(np.int64) * scale + np.rint(rest * scale).astype(np.int64), absent
-    if pa.types.is_date(kind):
-        column, kind = column.cast(pa.timestamp("ms")), pa.timestamp("ms")
-    if pa.types.is_timestamp(kind):
-        scale = UNITS[kind.unit]
-        column = column.view(pa.int64())
-    missing = np.asarray(column.is_null())
-    values = column.fill_null(0).to_numpy(zero_copy_only=False)
-    if values.dtype == np.uint64:
-        missing |= values > np.uint64((1 << 63) - 1)
-        values = values.view(np.int64)
-    values = values.astype(np.int64)
-    missing |= (np.abs(values) > ((1 << 63) - 1) // scale) | (values == np.iinfo(np.int64).min)
-    return np.where(missing, 0, values) * scale, missing
-
-
-def _parsed(column: pa.Array) -> pa.Array:
-    """Text as times, null where it is none. Text without a zone counts as UTC."""
-    for zone in ("UTC", None):
-        try:
-            return column.cast(pa.timestamp("ns", zone)).cast(pa.timestamp("ns", "UTC"))
-        except pa.ArrowInvalid:
-            continue
-    if len(column) == 1:
-        return pa.nulls(1, pa.timestamp("ns", "UTC"))
-    half = len(column) // 2
-    return pa.concat_arrays([_parsed(column[:half]), _parsed(column[half:])])
-
-
-def _fixed_point(column: pa.Array, places: int, *, as_float: bool) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """int64 of 1e-9 (or float64), null for the greatest value, and where a value does not fit."""
-    width, rows = column.type.byte_width, len(column)
-    null = np.asarray(column.is_null())
-    raw = np.frombuffer(column.buffers()[1] or b"", np.uint8)[column.offset * width : (column.offset + rows) * width]
-    words = raw.view("<i8").reshape(rows, width // 8) if rows else np.empty((0, width // 8), np.int64)
-    low = words[:, 0]
-    high = words[:, 1] if width == 16 else low >> 63
-    undefined = (high == np.iinfo(np.int64).max) & (low == -1) if width == 16 else low == np.iinfo(np.int64).max
-    null |= undefined
-    small = high == low >> 63  # fits an int64 as it is
-    values = np.where(small & ~null, low, 0)
-    wide = [(int(i), (int(high[i]) << 64) + (int(low[i]) & ((1 << 64) - 1))) for i in np.flatnonzero(~small & ~null)]
-    if as_float:
-        numbers = values / 10.0**places
-        for i, value in wide:
-            numbers[i] = value / 10**places
-        return pa.array(numbers, mask=null), np.zeros(rows, np.bool_)
-    wrong = np.zeros(rows, np.bool_)
-    shift = 9 - places
-    if shift >= 0:
-        wrong |= np.abs(values) > ((1 << 63) - 1) // 10**shift
-        fixed = np.where(wrong, 0, values) * 10**shift
-    else:
-        unit = 10**-shift
-        wrong |= values % unit != 0 if unit < 1 << 63 else values != 0
-        fixed = values // unit if unit < 1 << 63 else values * 0
-    for i, value in wide:
-        whole, rest = divmod(value * 10 ** max(0, shift), 10 ** max(0, -shift))
-        if rest or abs(whole) >= 1 << 63:
-            wrong[i] = True
-        else:
-            fixed[i] = whole
-    return pa.array(fixed, pa.int64(), mask=null), wrong
