@@ -16,7 +16,7 @@ from ...pipeline.schema import EVENT_FIELDS, TIMESTAMP, event_schema
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage._stored_file import StoredFile
 from ..storage.stored import Stored, open_stored
-from ._parquet_ticks_values import as_ns, fixed_point, is_number, is_size, is_text, is_time, parsed
+from ._parquet_ticks_values import as_ns, fixed_point, is_number, is_size, is_text, is_time, parsed, without_overflow
 from .parquet_ticks import UNITS, USUAL, ParquetTicks
 
 if TYPE_CHECKING:
@@ -41,8 +41,15 @@ class Table:
         import pyarrow.parquet as parquet
 
         self._stored, self.path = stored, stored.path
-        self._file: Any = parquet.ParquetFile(pa.PythonFile(StoredFile(stored), mode="r"), pre_buffer=False)
+        file = pa.PythonFile(StoredFile(stored), mode="r")
+        self._file: Any = parquet.ParquetFile(file, pre_buffer=False)
         self.schema: pa.Schema = self._file.schema_arrow
+        parts = map(self._file.schema.column, range(len(self._file.schema)))
+        self._int96 = {part.path for part in parts if part.physical_type == "INT96"} & set(self.schema.names)
+        self._in_seconds: Any = None
+        if self._int96:
+            whole = pa.PythonFile(StoredFile(stored), mode="r")
+            self._in_seconds = parquet.ParquetFile(whole, pre_buffer=False, coerce_int96_timestamp_unit="s")
         self.groups: int = self._file.metadata.num_row_groups
 
     def rows(self, group: int) -> int:
@@ -56,7 +63,14 @@ class Table:
 
     def batches(self, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """The group's rows. Raises an error of pyarrow's if it is damaged."""
-        yield from self._file.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False)
+        found = self._file.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False)
+        old = [name for name in columns if name in self._int96]
+        if not old:
+            yield from found
+            return
+        again = self._in_seconds.iter_batches(ROWS, row_groups=[group], columns=old, use_threads=False)
+        for batch, seconds in zip(found, again, strict=True):
+            yield without_overflow(batch, seconds)
 
     def close(self) -> None:
         self._stored.close()

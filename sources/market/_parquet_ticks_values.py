@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from .parquet_ticks import UNITS
 
-__all__ = ["as_ns", "fixed_point", "is_number", "is_size", "is_text", "is_time", "parsed"]
+__all__ = ["as_ns", "fixed_point", "is_number", "is_size", "is_text", "is_time", "parsed", "without_overflow"]
 
 _SIZES = ("size", "qty", "quantity", "volume", "amount")
 
@@ -105,3 +106,21 @@ def fixed_point(column: pa.Array, places: int, *, as_float: bool) -> tuple[pa.Ar
         else:
             fixed[i] = whole
     return pa.array(fixed, pa.int64(), mask=null), wrong
+
+
+def without_overflow(batch: pa.RecordBatch, seconds: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with null for the times (of Parquet's INT96) that ns do not hold, by the same `seconds`.
+
+    Arrow lets them wrap around: the 31st of December 9999, which stands for "never", would be a day in 1816.
+    """
+    for name in seconds.schema.names:
+        place = batch.schema.get_field_index(name)
+        column = batch.column(place)
+        ns = column.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        right = seconds.column(name).view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        wrapped = ns // 10**9 != right
+        if wrapped.any():
+            none = pa.array(wrapped | np.asarray(column.is_null()))
+            kept = pa.compute.if_else(none, pa.scalar(None, column.type), column)
+            batch = batch.set_column(place, batch.schema.field(place), kept)
+    return batch

@@ -180,6 +180,17 @@ def test_the_unit_of_times_that_are_numbers_is_told_by_their_size(
     assert len(bad) == len(values) - 1
 
 
+def test_times_of_int96_that_ns_do_not_hold_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "spark.parquet"
+    times = pa.array([1_700_000_000_123_456, 253_402_225_200_000_000, None, -1], pa.timestamp("us"))
+    never = pa.array([253_402_225_200_000_000, 1_700_000_000_123_456, None, 0], pa.timestamp("us"))
+    parquet.write_table(pa.table({"ts": times, "expiry": never}), path, use_deprecated_int96_timestamps=True)
+    rows, bad, _ = read(open_parquet_ticks(path))
+    assert [row["ts_event"] for row in rows] == [1_700_000_000_123_456_000, -1000]
+    assert [record.seq for record in bad] == [1, 2]
+    assert rows[0]["expiry"] is None and rows[1]["expiry"] is not None
+
+
 def test_a_file_without_a_time_is_described_and_one_with_plain_names_too(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     parquet.write_table(pa.table({"id": [1, 2], "note": ["a", "b"]}), path)
