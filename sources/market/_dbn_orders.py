@@ -26,10 +26,20 @@ class Orders:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._zeros: tuple[int, dict[str, pa.Array]] = (-1, {})
-        self._fields = [(field.name, field.type, COLUMNS.get(field.name, -1)) for field in schema]
         ends = [*COLUMNS.values(), ROW][1:]
-        self._widths = {name: end - at for (name, at), end in zip(COLUMNS.items(), ends, strict=True)}
+        widths = {name: end - at for (name, at), end in zip(COLUMNS.items(), ends, strict=True)}
+        absent = [field for field in schema if field.name not in COLUMNS]
+        self._zero_kinds = [field.type for field in absent]
+        self._nothing: pa.Buffer = pa.py_buffer(b"")
+        self._zeros: tuple[int, list[pa.Array]] = (-1, [])
+        #: Of each column the type, and where it begins and its width, or its place among those of zeros and 0.
+        self._fields = [
+            (field.type.index_type if field.name == "symbol" else field.type, COLUMNS[field.name], widths[field.name])
+            if field.name in COLUMNS
+            else (field.type, absent.index(field), 0)
+            for field in schema
+        ]
+        self._symbol, self._price = schema.get_field_index("symbol"), schema.get_field_index("price")
 
     def decode(
         self,
@@ -63,27 +73,24 @@ class Orders:
         if nameless:
             ids: Any = column("instrument_id", np.uint32)
             names = piece.symbols.name_rest(column("symbol", np.int32), ids)
-        arrays, zeros = [], self._zero_columns(rows)
-        for name, kind, at in self._fields:
-            if at < 0:
-                arrays.append(zeros[name])
-                continue
-            data = lease.buffer(at * room, self._widths[name] * rows)
-            if name == "symbol":
-                indices = pa.Array.from_buffers(kind.index_type, rows, [None, data])
-                arrays.append(pa.DictionaryArray.from_arrays(indices, names, safe=False))
-            else:
-                arrays.append(pa.Array.from_buffers(kind, rows, [present if name == "price" else None, data]))
+        zeros, buffer, wrap = self._zero_columns(rows), lease.buffer, pa.Array.from_buffers
+        arrays = [
+            wrap(kind, rows, [None, buffer(at * room, width * rows)]) if width else zeros[at]
+            for kind, at, width in self._fields
+        ]
+        arrays[self._symbol] = pa.DictionaryArray.from_arrays(arrays[self._symbol], names, safe=False)
+        if present is not None:
+            data = buffer(COLUMNS["price"] * room, 8 * rows)
+            arrays[self._price] = wrap(pa.int64(), rows, [present, data])
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema), wrong
 
-    def _zero_columns(self, rows: int) -> dict[str, pa.Array]:
+    def _zero_columns(self, rows: int) -> list[pa.Array]:
         """Columns that DBN has nothing for; batches share them."""
         known, columns = self._zeros
-        if known < rows:
-            zeros = pa.py_buffer(bytes(8 * rows))
-            columns = {
-                name: pa.Array.from_buffers(kind, rows, [None, zeros]) for name, kind, at in self._fields if at < 0
-            }
+        if known != rows:
+            nothing = self._nothing
+            if nothing.size < 8 * rows:
+                self._nothing = nothing = pa.py_buffer(bytes(16 * rows))
+            columns = [pa.Array.from_buffers(kind, rows, [None, nothing]) for kind in self._zero_kinds]
             self._zeros = rows, columns
-            return columns
-        return columns if known == rows else {name: column.slice(0, rows) for name, column in columns.items()}
+        return columns

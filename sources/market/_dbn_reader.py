@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +37,7 @@ _NO_OFFSET = 0xFFFFFFFF
 _NONE_BAD = np.empty((0, 4), np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A framed block: `data` with the records, where each begins (bad ones nowhere), and the symbols that hold in it."""
 
     data: npt.NDArray[np.uint8]
