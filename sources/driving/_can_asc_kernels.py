@@ -242,6 +242,8 @@ def _fd_frame(data: Any, p: Any, end: Any, decimal: bool, payload: Any, k: Any) 
     switch, p = _whole_number(data, p, end, 10)
     state, p = _whole_number(data, p, end, 10)
     code, p = _whole_number(data, p, end, 16)
+    if decimal and 0x10 <= code <= 0x15:  # loggers differ in whether the base is that of the length code as well
+        code -= 6
     size, p = _whole_number(data, p, end, 10)
     if switch < 0 or switch > 1 or state < 0 or state > 1 or code < 0 or code > 15 or size < 0 or size > 64:
         return _LENGTH, 0, 0, 0, False, False

@@ -39,7 +39,9 @@ _BASE = re.compile(rb"^\s*base\s+(hex|dec)\b(?:\s+timestamps\s+(absolute|relativ
 _DATE = re.compile(rb"^\s*date\s+(.*?)\s*$", re.I | re.M)
 _BLOCK = re.compile(rb"^\s*begin\s+triggerblock\s+(.*?)\s*$(?:\s*0+\.0+\s+(start of measurement))?", re.I | re.M)
 _WHEN = re.compile(
-    r"(?:\S+\s+)?([^\W\d]{3})\S*\s+(\d{1,2})\s+(\d{1,2}):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:\s+([ap]m))?\s+(\d{4})", re.I
+    r"(?:\S+\s+)?([^\W\d]{3})\S*\s+(\d{1,2})\s+(\d{1,2}):(\d\d):(\d\d)(?:[.:](\d{1,9}))?(?:\s+([ap]m))?"
+    r"(?:\s+(UTC|GMT))?\s+(\d{4})",
+    re.I,
 )
 _MONTHS = {
     name: number
@@ -166,7 +168,7 @@ def read_header(head: bytes, timezone: str) -> Header:
 
 
 def _start_ns(text: bytes, timezone: str) -> int | None:
-    """``Wed Apr 16 09:21:13.159 am 2014``, or the same with 24 hours or in German; None for anything else."""
+    """``Wed Apr 16 09:21:13.159 am 2014``, or the same with 24 hours, in German or said to be UTC; None for anything else."""
     try:
         found = _WHEN.fullmatch(text.decode("utf-8"))
     except UnicodeDecodeError:
@@ -179,8 +181,8 @@ def _start_ns(text: bytes, timezone: str) -> int | None:
         hour = hour % 12 + (12 if found[7].lower() == "pm" else 0)
     part = f".{found[6]}" if found[6] else ""
     try:
-        civil = f"{found[8]}-{month:02d}-{int(found[2]):02d} {hour:02d}:{found[4]}:{found[5]}{part}"
-        return civil_ns(civil, zone(timezone))
+        civil = f"{found[9]}-{month:02d}-{int(found[2]):02d} {hour:02d}:{found[4]}:{found[5]}{part}"
+        return civil_ns(civil, zone("UTC" if found[8] else timezone))
     except (ValueError, OverflowError):
         return None
 

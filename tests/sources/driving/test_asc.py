@@ -126,6 +126,10 @@ def test_numbers_in_base_dec_are_decimal(path: Path) -> None:
     head = HEAD.replace("hex", "dec")
     row = read_whole(Asc(log(path, "1.0 1 291 Rx d 3 1 20 255", "1.0 1 418316032x Rx d 0", head=head))).rows[0]
     assert (row["can_id"], row["data"][:3]) == (291, bytes([1, 20, 255]))
+    payload = " ".join(str(i) for i in range(64))
+    for code in ("15", "f"):
+        row = read_whole(Asc(log(path, f"1.0 CANFD 1 Rx 291 1 0 {code} 64 {payload}", head=head))).rows[0]
+        assert (row["can_id"], row["data"]) == (291, bytes(range(64)))
 
 
 def test_relative_times_add_up_over_blocks_and_bad_lines(path: Path) -> None:
@@ -152,12 +156,18 @@ def test_relative_times_add_up_over_blocks_and_bad_lines(path: Path) -> None:
         ("Wed Apr 16 12:21:13 am 2014", START - 9 * 3600 * 10**9 - 159_000_000),
         ("Wed Apr 16 09:21:13 2014", START - 159_000_000),
         ("Mit Mrz 16 09:21:13.1 2014", 1394961673_100_000_000),
+        ("Wed Apr 16 09:21:13:159000 AM 2014", START),
         ("Die Dez 16 21:21:13.123456789 2014", 1418764873_123_456_789),
     ],
 )
 def test_dates_are_read_in_the_ways_loggers_write_them(path: Path, date: str, start: int) -> None:
     log(path, "0.0 1 1 Rx d 0", head=HEAD.replace(DATE, date))
     assert read_whole(Asc(path)).rows[0]["ts_event"] == start
+
+
+def test_a_date_that_says_it_is_utc_is(path: Path) -> None:
+    log(path, "0.0 1 1 Rx d 0", head=HEAD.replace(DATE, "Wed Apr 16 09:21:13 UTC 2014"))
+    assert read_whole(Asc(path, timezone="Asia/Tokyo")).rows[0]["ts_event"] == START - 159_000_000
 
 
 def test_the_trigger_block_tells_the_start_where_the_measurement_starts_with_it(path: Path) -> None:
