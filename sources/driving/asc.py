@@ -168,7 +168,7 @@ def read_header(head: bytes, timezone: str) -> Header:
 
 
 def _start_ns(text: bytes, timezone: str) -> int | None:
-    """``Wed Apr 16 09:21:13.159 am 2014``, or the same with 24 hours, in German or said to be UTC; None for anything else."""
+    """``Wed Apr 16 09:21:13.159 am 2014``, or with 24 hours, in German or said to be UTC; else None."""
     try:
         found = _WHEN.fullmatch(text.decode("utf-8"))
     except UnicodeDecodeError:
