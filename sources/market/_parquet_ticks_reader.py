@@ -27,6 +27,7 @@ __all__ = ["Plan", "Table", "TableReader", "columns_of", "open_table", "plan_of"
 #: Rows of a block.
 ROWS = 1 << 15
 _EVENT = tuple(column.name for column in EVENT_FIELDS)
+_SHOWN = 20
 _DAMAGE = (pa.ArrowException, OSError)
 #: 1990 and 2100, in ns.
 _SINCE, _UNTIL = 631_152_000 * 10**9, 4_102_444_800 * 10**9
@@ -149,7 +150,14 @@ def usual_time(table: Table) -> str:
             return str(column.name)
     if len(stamps) == 1:
         return str(stamps[0])
-    raise FormatError(f"{table.path} has columns {', '.join(schema.names)}: say which is the time, as in time='ts'")
+    raise FormatError(f"{table.path} has columns {_names(schema)}: say which is the time, as in time='ts'")
+
+
+def _names(schema: pa.Schema) -> str:
+    """The names of its columns, not too many of them."""
+    return ", ".join(schema.names[:_SHOWN]) + (
+        f", and {len(schema.names) - _SHOWN} more" if len(schema) > _SHOWN else ""
+    )
 
 
 def _may_be_time(table: Table, column: pa.Field, usual: str) -> bool:
@@ -207,7 +215,7 @@ def plan_of(found: pa.Schema, spec: ParquetTicks, source: str) -> Plan:
         recv = "ts_recv" if same else None
     for name in (spec.time, *([recv] if recv else []), *(spec.columns or ())):
         if found.names.count(name) != 1:
-            raise GraphError(f"{source} has no column {name!r}", expected=f"one of {', '.join(found.names)}")
+            raise GraphError(f"{source} has no column {name!r}", expected=f"one of {_names(found)}")
     for name in (spec.time, recv or spec.time):
         kind = found.field(name).type
         if not is_time(kind):
