@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...pipeline.errors import FormatError, PenstockError
-from ..live.stamp import HTTP_FIELD, MOST_NUMBER, pack
+from ..live.stamp import HEADER, HTTP_FIELD, MAGIC, MOST_NUMBER
 from .message import Message, Playable
 from .outlet import Outlet
 
@@ -54,10 +54,11 @@ class UdpOutlet(Outlet):
 
     def send_all(self, messages: Sequence[Message]) -> None:
         now, number, send = self._clock.now_ns(), self._number, self._socket.send
+        header = HEADER.pack
         for ts_ns, data, channel in messages:
             if self._stamped:
                 number = number % MOST_NUMBER + 1
-                data = pack(data, ts_ns, now, channel, number)
+                data = header(MAGIC, len(data), now, ts_ns, channel, number) + data
             try:
                 send(data)
             except OSError as error:

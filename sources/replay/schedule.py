@@ -83,14 +83,21 @@ class Schedule:
         self._elapsed = 0
         self.pacing = Pacing()
 
-    def due(self, ts_ns: int) -> int:
-        """When a message recorded at `ts_ns` is due, by the clock's monotonic time; one that goes back is due at once."""
+    def dues(self, times: Sequence[int]) -> list[int]:
+        """When messages recorded at `times` are due, by the clock's monotonic time; one that goes back is due at once."""
         if self._started is None:
             self._started = self._clock.monotonic_ns()
-        gap = 0 if self._last is None else max(0, ts_ns - self._last)
-        self._elapsed += gap if self._max_gap is None else min(gap, self._max_gap)
-        self._last = ts_ns if self._last is None else max(self._last, ts_ns)
-        return self._started + (int(self._elapsed / self._speed) if self._speed else 0)
+        started, speed, most = self._started, self._speed, self._max_gap
+        elapsed, last = self._elapsed, times[0] if self._last is None else self._last
+        found = []
+        for time in times:
+            gap = time - last
+            if gap > 0:
+                elapsed += gap if most is None or gap < most else most
+                last = time
+            found.append(started + int(elapsed / speed) if speed else started)
+        self._elapsed, self._last = elapsed, last
+        return found
 
     def again(self) -> None:
         """The recording begins anew right behind its end."""

@@ -153,7 +153,7 @@ def _sent(
 ) -> Iterator[list[Message]]:
     """Send what `lists` hold, each when it is due, what is due by then with it; yields what was sent together."""
     for held in lists:
-        dues = [schedule.due(message.ts_ns) for message in held]
+        dues = schedule.dues([message.ts_ns for message in held])
         at = 0
         while at < len(held):
             if schedule.wait(dues[at]):
