@@ -11,6 +11,7 @@ from typing import Any
 from ...pipeline.columns import as_numpy
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError, GraphError
+from ...pipeline.source import SourceSpec
 from ..formats import FOLDERS, FORMATS, format_of
 from ..storage.listing import expand, is_pattern
 from ..storage.stored import PathLike, is_url, location
@@ -19,11 +20,17 @@ from .message import Message, Playable
 __all__ = ["playable_of"]
 
 
-def playable_of(path: PathLike | Sequence[PathLike], *, format: str | None = None, **options: Any) -> Playable:
-    """The recording at `path`, by its content, or as `format` says; several files are one in time order.
+def playable_of(
+    path: PathLike | Sequence[PathLike] | SourceSpec, *, format: str | None = None, **options: Any
+) -> Playable:
+    """The recording at `path`, by its content or as `format` says; several files are one in time order. Of a source: its rows.
 
     Raises FormatError if it cannot be replayed, GraphError for options that its format does not take, OSError.
     """
+    if isinstance(path, SourceSpec):
+        from .rows import spec_playable
+
+        return spec_playable(path)
     places = _places(path)
     parts = [_one(place, format, dict(options)) for place in places]
     if len(parts) == 1:

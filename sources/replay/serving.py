@@ -14,6 +14,7 @@ from typing import Any
 from ...pipeline.clock import Clock, RealClock
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError
+from ...pipeline.source import SourceSpec
 from ..storage.stored import PathLike
 from .ahead import read_ahead, several
 from .message import Message, Playable
@@ -55,7 +56,7 @@ class ReplayReport:
 
 
 def replay(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | Sequence[PathLike] | SourceSpec,
     to: str,
     *,
     speed: float = 1.0,
@@ -75,7 +76,8 @@ def replay(
     """Send the messages of the recording `path` to `to` at `speed` times the recorded pace (0: as fast as they go).
 
     `path` is a file, a folder, a URL, one with wildcards, or several: those are one recording in time order. What has
-    messages of its own (packets, topics, lines, records) is sent as it came; any other format goes out as a JSON line a row.
+    messages of its own (packets, topics, lines, records) is sent as it came; any other format goes out as a JSON line a
+    row, and so does a source that is given in place of a path.
 
     ``tcp://`` and ``ws://`` are served: the replay begins when `receivers` have connected and waits while there are none.
     ``udp://`` and ``http://`` are sent to. `start` and `end` cut the recording, counted from its first message; `loop` is

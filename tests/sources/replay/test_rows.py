@@ -23,7 +23,7 @@ from penstock.pipeline.schema import EVENT_FIELDS, tensor_type
 from penstock.sources.live.json_messages import live_ndjson
 from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.message import Message, Playable
-from penstock.sources.replay.rows import json_rows, spec_playable
+from penstock.sources.replay.rows import json_rows
 from penstock.sources.replay.serving import replay
 from penstock.sources.replay.sets import together
 
@@ -146,7 +146,7 @@ def test_data_sets_and_replays_of_games_go_out_row_by_row(recordings: Any, name:
 def test_records_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "lines.ndjson"
     path.write_bytes(b"\n".join([*lines_of(3), b"{broken", *lines_of(2, start=3)]))
-    recording = spec_playable(sources.Ndjson(path, columns={"n": "n:int64"}))
+    recording = playable_of(sources.Ndjson(path, columns={"n": "n:int64"}))
     assert [json.loads(message.data)["n"] for message in recording.messages()] == list(range(5))
     assert recording.skipped == {"records that could not be read": 1}
 
