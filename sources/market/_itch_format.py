@@ -153,7 +153,7 @@ def detect(head: bytes, *, whole: bool = False) -> bool | None:
     for start in range(1, max(1, len(head) - 64)):
         if head[start] == 0:
             for prefixed in (True, False):
-                if _consistent(head, start, prefixed)[0] >= 4:
+                if _consistent(head, start, prefixed)[0] >= 4 and _in_order(head, start):
                     return prefixed
     return None
 
@@ -169,6 +169,21 @@ def _consistent(head: bytes, position: int, prefixed: bool) -> tuple[int, bool]:
         position += 2 + wanted
         count += 1
     return count, True
+
+
+def _in_order(head: bytes, position: int) -> bool:
+    """Whether four messages from `position` on differ, each from the one before, and their times are of a day and do not go
+    back: pictures and other files with patterns of zeros seldom have that."""
+    last, before = 1, b""
+    for _ in range(4):
+        time = int.from_bytes(head[position + 7 : position + 13], "big")
+        if not last <= time < 86_400 * 10**9:
+            return False
+        end = position + 2 + _BY_CODE[head[position + 2]]
+        if head[position:end] == before:
+            return False
+        last, before, position = time, head[position:end], end
+    return True
 
 
 def found(head: bytes) -> str:

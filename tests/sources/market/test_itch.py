@@ -334,8 +334,12 @@ def test_is_itch_tells_formats_apart() -> None:
         bytes(1000),
         b"\x1f\x8b\x08 nothing",
         b"\x00",
+        b"\x89PNG\r\n\x1a\n" + bytes.fromhex("000058860008000060190220000080650880000000962100 02") * 9,
+        b"\xff\xd8\xff\xe0" + bytes.fromhex("00005140000514") * 40,
+        b"\x89PNG\r\n\x1a\n" + bytes.fromhex("000058") * 90,
     ):
         assert not is_itch(head)
+    assert is_itch(b"\xffdamage" + pack([message("D", 1, 2 + i, 9) for i in range(9)], True))
 
 
 def test_importing_the_source_loads_no_compiler() -> None:
