@@ -76,8 +76,7 @@ def _words(builder: Any, rows: Any) -> list[Any]:
     return words
 
 
-@intrinsic
-def eight_orders(
+def _eight_orders(
     typing: Any, data: Any, at: Any, row: Any, number: Any, since: Any, until: Any, seq: Any, side: Any, columns: Any
 ) -> Any:
     """``eight_orders(data, at, row, number, since, until, seq, side, columns)``: records at `at` to rows from `row`.
@@ -127,3 +126,6 @@ def eight_orders(
 
     places = (types.int64, types.uint64, types.uint64, types.int64, types.int64)
     return types.uint64(data, *places, seq, side, columns), generate
+
+
+eight_orders: Any = intrinsic(_eight_orders)

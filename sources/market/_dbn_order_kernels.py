@@ -86,8 +86,10 @@ def orders(
                 found_names |= entry
                 symbol[row + k] = np.int32(np.uint32(entry))
             if not others:
-                nameless |= np.int32(np.uint32(found_names)) < 0
-                priceless |= unusual != 0
+                if np.int32(np.uint32(found_names)) < 0:
+                    nameless = True
+                if unusual != 0:
+                    priceless = True
                 row += _8
                 i += _8
                 continue
@@ -129,7 +131,9 @@ def orders(
             order_id[row], size[row] = i64(data, at + 16), u32(data, at + 32)
             instrument_id[row], publisher_id[row] = instrument, u16(data, at + 2)
             ts_in_delta[row], sequence[row] = i32(data, at + 48), u32(data, at + 52)
-            priceless |= amount == _NO_PRICE
-            nameless |= symbol[row] < 0
+            if amount == _NO_PRICE:
+                priceless = True
+            if symbol[row] < 0:
+                nameless = True
             row += _1
     found[0], found[1], found[2], found[3] = row, wrong, priceless, nameless

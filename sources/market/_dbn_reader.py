@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,8 @@ _NO_OFFSET = 0xFFFFFFFF
 _NONE_BAD = np.empty((0, 4), np.int64)
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Piece:
     """A framed block: `data` with the records, where each begins (bad ones nowhere), and the symbols that hold in it."""
 
     data: npt.NDArray[np.uint8]
@@ -146,7 +148,7 @@ class Framer:
         self._lease = self._pool.take(READ + 4 * RECORDS)
         whole: Any = self._lease.array(np.uint8, READ + 4 * RECORDS)
         self._data, self._offsets = whole[:READ], whole[READ:].view(np.uint32)
-        view = memoryview(self._data)
+        view = memoryview(whole)[:READ]
         view[: len(tail)] = tail
         self._filled = len(tail) + self._feed.fill(view[len(tail) :])
         self._final = self._filled < READ

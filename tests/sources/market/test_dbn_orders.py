@@ -1,4 +1,4 @@
-"""DBN orders are decoded eight at a time where they are alike; against a plain reading of each record, wherever one is not."""
+"""DBN orders, which are decoded eight at a time where they are alike, against a plain reading of each record."""
 
 from __future__ import annotations
 
@@ -46,9 +46,16 @@ def naive(records: np.ndarray[Any, Any], seqs: list[int]) -> tuple[list[dict[str
         price, same = int(record["price"]), ("order_id", "size", "flags", "instrument_id", "publisher_id", "channel_id")
         rows.append(
             {
-                **{"ts_event": event, "ts_recv": recv, "seq": seq, "side": side, "msg_type": ord(record["action"])},
+                "ts_event": event,
+                "ts_recv": recv,
+                "seq": seq,
+                "side": side,
+                "msg_type": ord(record["action"]),
                 **{name: int(record[name]) for name in (*same, "ts_in_delta", "sequence")},
-                **{"price": None if price == UNDEF_PRICE else price, "locate": 0, "new_order_id": 0, "match_id": 0},
+                "price": None if price == UNDEF_PRICE else price,
+                "locate": 0,
+                "new_order_id": 0,
+                "match_id": 0,
                 "symbol": name_at(int(record["instrument_id"]), recv),
             }
         )
