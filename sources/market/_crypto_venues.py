@@ -136,7 +136,8 @@ def venue_in(head: bytes) -> str | None:
 
 def table_in(head: bytes, venue: str) -> str:
     """The table to read unless told otherwise: best prices, or the first other one that messages in `head` are for."""
-    read, seen = reader_of(venue), set()
+    read = reader_of(venue)
+    seen: set[str] = set()
     for message in _messages(head):
         try:
             seen.update(event.table for event in read(message, 9).events)
