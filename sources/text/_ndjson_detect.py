@@ -43,7 +43,8 @@ def follows_object(text: bytes) -> bool:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
+        return isinstance(found, dict) and bool(found)  # {} alone is a line of many languages
     except (ValueError, RecursionError):
         return False
 

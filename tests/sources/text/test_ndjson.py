@@ -565,6 +565,7 @@ def test_a_spec_pickles_and_reads_the_same(tmp_path: Path) -> None:
         (b'{"a": 1, "b": {\n{"a": 2}\n{"a": 3}\n', True),
         (b"a,b\n1,2\n", False),
         (b"", False),
+        (b"namespace clocks\n{\nNow::Now() : at_(0)\n{}\n}\n", False),
     ],
 )
 def test_json_lines_are_told_from_other_files(head: bytes, good: bool) -> None:
