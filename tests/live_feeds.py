@@ -268,7 +268,7 @@ def zmq_sender(steps: Sequence[Any], wait: Callable[[str], None]) -> Iterator[st
             sender.recv()
             for step in steps:
                 if step == BREAK:
-                    sender.close(0)
+                    sender.close(5000)  # what is on its way arrives
                     sender = _publisher(owner, int(url.rpartition(":")[2]))
                     sender.recv()
                 elif isinstance(step, str):

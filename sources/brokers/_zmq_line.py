@@ -114,6 +114,8 @@ class ZmqLine:
                 met = True
                 retry.succeeded()
                 inlet.put(Arrival(context.clock.now_ns(), b"", 0, 0, "connected"))
+            elif sock in ready and not met and monitor.poll(_LOOK_MS):
+                continue  # that there is a connection is told before what comes over it
             elif sock in ready:
                 self._drain(sock, inlet, context, _BATCH)
             elif not met and context.clock.monotonic_ns() - began > _HANDSHAKE_NS:
