@@ -23,7 +23,7 @@ __all__ = ["playable_of"]
 def playable_of(
     path: PathLike | Sequence[PathLike] | SourceSpec, *, format: str | None = None, **options: Any
 ) -> Playable:
-    """The recording at `path`, by its content or as `format` says; several files are one in time order. Of a source: its rows.
+    """The recording at `path`, by its content or as `format` says: several files in time order, of a source its rows.
 
     Raises FormatError if it cannot be replayed, GraphError for options that its format does not take, OSError.
     """

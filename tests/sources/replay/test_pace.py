@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import sys
 import threading
@@ -163,12 +164,15 @@ def test_a_real_pace_reads_ahead_and_sends_everything() -> None:
 
 
 def test_the_interpreter_is_as_before_once_all_replays_have_ended() -> None:
+    me = threading.get_native_id()
     before = sys.getswitchinterval(), gc.isenabled(), gc.get_freeze_count()
+    nice = os.getpriority(os.PRIO_PROCESS, me)
     with steady(), steady():
         assert not gc.isenabled() and sys.getswitchinterval() == pytest.approx(1e-4)
     with steady(False):
         assert gc.isenabled()
     assert (sys.getswitchinterval(), gc.isenabled(), gc.get_freeze_count()) == before
+    assert os.getpriority(os.PRIO_PROCESS, me) == nice
 
 
 def test_datagrams_that_nobody_takes_are_told() -> None:
