@@ -79,15 +79,14 @@ class LiveReader(MessageReader):
         thread.start()
 
     def _block(self, framed: Framed | None) -> Iterator[Block]:
-        if framed is None:
-            return
-        for request in framed.requests:
+        for request in framed.requests if framed is not None else ():
             self._receive(request)
         noticed, dropped = self._overflow(), {}
         if (again := self._inlet.repeated - self._repeated) > 0:
             self._repeated += again
             dropped["came on the old and the new connection"] = again
-        if framed.records or framed.noticed or framed.dropped or noticed or dropped:
+        told = framed is not None and (framed.records or framed.noticed or framed.dropped)
+        if told or noticed or dropped:
             yield self._made(framed, noticed, dropped)
 
     def _overflow(self) -> list[BadRecord]:

@@ -26,6 +26,7 @@ from penstock.sources.live.feed import Live
 from penstock.sources.live.inlet import Inlet
 from penstock.sources.live.json_messages import live_events, live_ndjson
 from penstock.sources.live.raw_messages import RawMessages
+from penstock.sources.live.reader import LiveReader
 from penstock.sources.live.stamp import pack, split_text, unpack
 from penstock.sources.live.websocket import _Overlap
 from websockets.exceptions import ConnectionClosed
@@ -192,6 +193,21 @@ def test_posts_are_rows_whatever_their_layout_and_wrong_ones_are_refused() -> No
     assert table["ts_event"].cast(pa.int64()).to_pylist() == [5, 6, 7]
     assert table["ts_recv"].cast(pa.int64()).to_pylist()[0] == 77
     assert len(bad) == 1 and bad[0].data == b"not json"
+
+
+class Overrun:
+    """A line on which three packets more than fit came last."""
+
+    def run(self, inlet: Inlet, context: Context) -> None:
+        inlet.overflowed += 3
+
+
+def test_packets_that_did_not_fit_are_told_where_nothing_comes_after_them() -> None:
+    context = Context("feed")
+    reader = LiveReader([Overrun()], RawMessages().open(context, "feed", None), context, place="feed")
+    bad = [record for block in reader.blocks() for record in reader.decode(block).bad]
+    reader.close()
+    assert [record.error.split(" came")[0] for record in bad] == ["3 packets"]
 
 
 def websocket_server(handler: Any) -> Any:
