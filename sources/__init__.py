@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from .games.sc2 import Sc2Replay
     from .games.slippi import Slippi, SlippiTail
     from .inspection import inspect
+    from .live.adc_packets import AdcPackets, live_adc
+    from .live.can_lines import CanLines, live_can
     from .live.crypto_messages import CryptoMessages, live_crypto
     from .live.feed import Live
     from .live.game_states import GameStates, live_gsi
     from .live.itch_packets import MoldPackets, live_itch
     from .live.json_messages import JsonMessages, live_events, live_ndjson
+    from .live.radar_packets import RadarPackets, live_radar
     from .live.raw_messages import RawMessages
+    from .live.slippi_events import SlippiEvents, live_slippi
     from .live.topic_messages import TopicMessages, live_topic
     from .market.binance_csv import BinanceCsv
     from .market.crypto import CryptoRaw
@@ -56,9 +60,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "Adc",
+    "AdcPackets",
     "Ars548",
     "Asc",
     "BinanceCsv",
+    "CanLines",
     "Candump",
     "Comma2k19",
     "CryptoMessages",
@@ -82,6 +88,7 @@ __all__ = [
     "Osr",
     "ParquetTicks",
     "Pcap",
+    "RadarPackets",
     "RawMessages",
     "Recording",
     "RedisStream",
@@ -90,6 +97,7 @@ __all__ = [
     "Rows",
     "Sc2Replay",
     "Slippi",
+    "SlippiEvents",
     "SlippiTail",
     "Srr520",
     "Tardis",
@@ -99,11 +107,15 @@ __all__ = [
     "files",
     "game_events",
     "inspect",
+    "live_adc",
+    "live_can",
     "live_crypto",
     "live_events",
     "live_gsi",
     "live_itch",
     "live_ndjson",
+    "live_radar",
+    "live_slippi",
     "live_topic",
     "open",
 ]
@@ -133,25 +145,17 @@ _MODULES = {
     "games.sc2": ("Sc2Replay",),
     "games.slippi": ("Slippi", "SlippiTail"),
     "inspection": ("inspect",),
-    "live.crypto_messages": (
-        "CryptoMessages",
-        "live_crypto",
-    ),
+    "live.adc_packets": ("AdcPackets", "live_adc"),
+    "live.can_lines": ("CanLines", "live_can"),
+    "live.crypto_messages": ("CryptoMessages", "live_crypto"),
     "live.feed": ("Live",),
-    "live.game_states": (
-        "GameStates",
-        "live_gsi",
-    ),
-    "live.itch_packets": (
-        "MoldPackets",
-        "live_itch",
-    ),
+    "live.game_states": ("GameStates", "live_gsi"),
+    "live.itch_packets": ("MoldPackets", "live_itch"),
     "live.json_messages": ("JsonMessages", "live_events", "live_ndjson"),
+    "live.radar_packets": ("RadarPackets", "live_radar"),
     "live.raw_messages": ("RawMessages",),
-    "live.topic_messages": (
-        "TopicMessages",
-        "live_topic",
-    ),
+    "live.slippi_events": ("SlippiEvents", "live_slippi"),
+    "live.topic_messages": ("TopicMessages", "live_topic"),
     "market.binance_csv": ("BinanceCsv",),
     "market.crypto": ("CryptoRaw",),
     "market.dbn": ("Dbn",),
