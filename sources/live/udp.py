@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ...pipeline.clock import RealClock
@@ -18,11 +19,11 @@ from .stamp import MOST_NUMBER, number_of, unpack
 
 __all__ = ["UdpLine"]
 
-#: Receive buffer asked for; the kernel gives up to ``net.core.rmem_max``.
+#: Receive buffer asked for; the kernel gives up to ``net.core.rmem_max``, or all of it to a process with CAP_NET_ADMIN.
 _BUFFER = 8 << 20
 _LARGEST = 65_535
-#: Linux' SO_TIMESTAMPNS and SO_RXQ_OVFL, which the `socket` module does not name.
-_STAMP, _DROPS = 35, 40
+#: Linux' SO_TIMESTAMPNS, SO_RXQ_OVFL and SO_RCVBUFFORCE, which the `socket` module does not name.
+_STAMP, _DROPS, _FORCED_BUFFER = 35, 40, 33
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class UdpLine:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             if sys.platform == "linux":
+                with suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, _FORCED_BUFFER, _BUFFER)
                 sock.setsockopt(socket.SOL_SOCKET, _STAMP, 1)
                 sock.setsockopt(socket.SOL_SOCKET, _DROPS, 1)
             if group.is_multicast:
