@@ -19,12 +19,19 @@ def is_ndjson(head: bytes) -> bool:
     Lines may be broken: one line that is a JSON object is enough, or a first line that begins with
     ``{"`` and is longer than `head`. Where the first line opens a document over several lines, half of them must be.
     """
-    head = head.removeprefix(BOM)
-    lines = [stripped for line in head.split(b"\n") if (stripped := line.strip(b" \t\r"))]
-    objects = (line for line in lines if line.startswith(b"{") and line.endswith(b"}") and _is_object(line))
+    lines = _lines(head)
     if lines and lines[0].endswith((b"{", b"[", b",")):
-        return 2 * sum(1 for _ in objects) >= len(lines)
-    if next(objects, None) is not None:
+        return 2 * sum(map(_is_object, lines)) >= len(lines)
+    return _some_object(lines)
+
+
+def _lines(head: bytes) -> list[bytes]:
+    return [stripped for line in head.removeprefix(BOM).split(b"\n") if (stripped := line.strip(b" \t\r"))]
+
+
+def _some_object(lines: list[bytes]) -> bool:
+    """Whether a line is an object, or the only one begins like one that is longer than what is there."""
+    if any(map(_is_object, lines)):
         return True
     if len(lines) != 1 or lines[0][:1] != b"{" or follows_object(lines[0]):
         return False
@@ -42,6 +49,8 @@ def follows_object(text: bytes) -> bool:
 
 
 def _is_object(line: bytes) -> bool:
+    if not (line.startswith(b"{") and line.endswith(b"}")):
+        return False
     try:
         found = json.loads(line)
         return isinstance(found, dict) and bool(found)  # {} alone is a line of many languages
@@ -50,9 +59,9 @@ def _is_object(line: bytes) -> bool:
 
 
 def check_head(head: bytes, path: str) -> None:
-    """Raises FormatError that says what the file is instead; nothing if `head` is blank or is JSON lines."""
+    """Raises FormatError that says what the file is instead; nothing if `head` is blank or has a line that is an object."""
     text = head.removeprefix(BOM).strip(b" \t\r\n")
-    if not text or is_ndjson(head):
+    if not text or _some_object(_lines(head)):
         return
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FormatError(f"{path} is UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8")
