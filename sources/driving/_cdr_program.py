@@ -126,8 +126,8 @@ class ProgramDecoder:
         block = self._head.take(pool, count)
         block["ts_recv"][:] = block["ts_event"][:] = log_times[good]
         block["seq"][:], block["topic"][:] = (good + first).astype(np.uint64), 0
-        if self._tree.has_stamp:
-            (seconds, nanoseconds), _ = self._columns[0][-2:]
+        if (begins := self._tree.stamp) is not None:
+            seconds, nanoseconds = self._columns[0] if begins == "time" else self._columns[0][-2]
             unsigned = self._most == 1  # ROS 1 counts seconds in 32 bits without a sign
             stamp = columns.values(seconds, np.uint32 if unsigned else np.int32).astype(
                 np.int64

@@ -6,9 +6,10 @@
     drive.topics()                                    # {"/imu": TopicInfo(type="sensor_msgs/msg/Imu", messages=922), ...}
     camera = drive.topic("/camera/front/image_raw/compressed")
 
-``ts_event`` is the message's header stamp (the log time where that is zero or there is no header), ``ts_recv`` the log
-time, ``seq`` the number of the message within its topic in file order. A message that cannot be decoded, a chunk whose
-CRC is wrong and a tail that was cut go to quarantine with file and offset; the rest of the file is read.
+``ts_event`` is the stamp the message begins with, in its header or alone (the log time where that is zero or there is
+none), ``ts_recv`` the log time, ``seq`` the number of the message within its topic in file order. A message that cannot be
+decoded, a chunk whose CRC is wrong and a tail that was cut go to quarantine with file and offset; the rest of the file is
+read.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ _ARROW: dict[str, pa.DataType] = {
 _SAME = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
 #: std_msgs/Header of ROS 2 and of ROS 1.
 _HEADERS = ("int32 uint32 string", "uint32 uint32 uint32 string")
+#: A builtin_interfaces/Time, and ROS 1's time.
+_TIMES = ("int32 uint32", "uint32 uint32")
 #: Types that some writers leave out of the definition.
 _KNOWN: dict[str, tuple[tuple[str, str], ...]] = {
     "builtin_interfaces/msg/Time": (("sec", "int32"), ("nanosec", "uint32")),
@@ -116,12 +118,19 @@ class MessageTree:
         return columns
 
     @property
-    def has_stamp(self) -> bool:
-        """Whether the message begins with a std_msgs/Header: a stamp of seconds and nanoseconds, and a frame_id."""
+    def stamp(self) -> str | None:
+        """What the message begins with: ``"header"``, a std_msgs/Header, or ``"time"``, a builtin_interfaces/Time.
+
+        The time counts where the field is called ``timestamp`` (foxglove_msgs) or ``stamp``.
+        """
         if not self.root.fields:
-            return False
+            return None
         name, first = self.root.fields[0]
-        return name == "header" and isinstance(first, Struct) and describe_fields(first) in _HEADERS
+        if not isinstance(first, Struct):
+            return None
+        if name == "header" and describe_fields(first) in _HEADERS:
+            return "header"
+        return "time" if name in ("timestamp", "stamp") and describe_fields(first) in _TIMES else None
 
 
 def describe_fields(node: MessageTree | Node) -> str:

@@ -174,7 +174,8 @@ class _Session(Session):
             return told
         for batch in batches:
             symbols, numbers = batch.column("symbol"), as_numpy(batch.column("trade_id")).astype(np.int64)
-            codes = as_numpy(symbols.indices)
+            numbered = numbers > 0  # Kraken's first version has none
+            codes, numbers = as_numpy(symbols.indices)[numbered], numbers[numbered]
             for code in np.unique(codes).tolist():
                 symbol = symbols.dictionary[code].as_py()
                 ids = numbers[codes == code]

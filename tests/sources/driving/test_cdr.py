@@ -515,6 +515,24 @@ def test_a_type_known_by_its_definition_alone_is_what_rosbags_wrote(logs: list[d
         assert row["blob"] == list(log["blob"])
 
 
+@pytest.mark.parametrize(("name", "counts"), [("timestamp", True), ("stamp", True), ("received", False)])
+def test_a_time_in_front_is_the_event_time_where_its_name_says_so(name: str, counts: bool) -> None:
+    kind = f"test_msgs/msg/Video{name.title()}"
+    text = f"builtin_interfaces/Time {name}\nstring frame_id\nuint8[] data\nstring format\n"
+    STORE.register({k: v for k, v in get_types_from_msg(text, kind).items() if k == kind})
+    fields = {"frame_id": "cam", "data": np.frombuffer(b"12", np.uint8), "format": "h264"}
+    times = [(7, 8), (0, 0), (-3, 999_999_999)]
+    messages = [
+        write(ros(kind, **{name: ros("builtin_interfaces/msg/Time", sec=sec, nanosec=rest)}, **fields), True)
+        for sec, rest in times
+    ]
+    rows = plain_rows(decode(table(kind, definition=text.encode()), messages).batch)
+    assert [row["ts_event"] for row in rows] == [
+        event_time(time, i) if counts else 10**9 + i for i, time in enumerate(times)
+    ]
+    assert [row[name] for row in rows] == [{"sec": sec, "nanosec": rest} for sec, rest in times]
+
+
 def test_a_known_type_with_another_definition_takes_the_general_path() -> None:
     changed = table(FRAME, definition=b"std_msgs/Header header\nuint32 id\nuint8[64] data\n" + HEADER_TEXT)
     assert changed.kind == "message"
