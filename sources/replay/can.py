@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...pipeline.columns import as_numpy
-from ...pipeline.context import Context
+from ._decoded import count, decoded_blocks
 from .message import Message, Playable
 
 __all__ = ["asc_playable", "can_line", "candump_playable"]
@@ -52,36 +52,26 @@ def _log(spec: Any, *, verbatim: bool) -> Playable:
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
-        reader = spec.open(Context("replay"))
         latest: int | None = None
-        try:
-            for block in reader.blocks():
-                decoded = reader.decode(block)
-                if not verbatim:
-                    _count(skipped, "lines that are no sound frames", len(decoded.bad))
-                    for _, _, message in _frames(decoded.batches, {}):
-                        yield message
-                    continue
-                lines = _lines(block.payload)
-                _count(skipped, "lines that are too long", block.records - len(lines))
-                names = dict(enumerate(found[1] if (found := _INTERFACE.match(line)) else b"" for line in lines))
-                rows = {seq - block.first_seq: message for seq, _, message in _frames(decoded.batches, names, block)}
-                for i, line in enumerate(lines):
-                    made = rows.get(i)
-                    latest = made.ts_ns if made is not None else latest
-                    if latest is None:
-                        _count(skipped, "lines before the first that has a time", 1)
-                    else:
-                        yield Message(latest, line if made is None or b"#" in line else made.data)
-        finally:
-            reader.close()
+        for block, decoded in decoded_blocks(spec):
+            if not verbatim:
+                count(skipped, "lines that are no sound frames", len(decoded.bad))
+                for _, _, message in _frames(decoded.batches, {}):
+                    yield message
+                continue
+            lines = _lines(block.payload)
+            count(skipped, "lines that are too long", block.records - len(lines))
+            names = dict(enumerate(found[1] if (found := _INTERFACE.match(line)) else b"" for line in lines))
+            rows = {seq - block.first_seq: message for seq, _, message in _frames(decoded.batches, names, block)}
+            for i, line in enumerate(lines):
+                made = rows.get(i)
+                latest = made.ts_ns if made is not None else latest
+                if latest is None:
+                    count(skipped, "lines before the first that has a time")
+                else:
+                    yield Message(latest, line if made is None or b"#" in line else made.data)
 
     return Playable(messages, text=True, framing="lines", skipped=skipped)
-
-
-def _count(skipped: dict[str, int], reason: str, count: int) -> None:
-    if count:
-        skipped[reason] = skipped.get(reason, 0) + count
 
 
 def _lines(payload: Any) -> list[bytes]:

@@ -15,6 +15,7 @@ import numpy as np
 from ...pipeline.memory import BufferPool
 from ..market._dbn_file import Opened, look, open_records
 from ..market._dbn_layout import SCHEMAS, UNDEF_TIME, family_of, record_layout, rtype_name
+from ._decoded import count
 from .dbn_header import header_of, merged_header
 from .message import Message, Playable
 
@@ -57,7 +58,7 @@ def _records(path: str, opened: Opened, skipped: dict[str, int]) -> Iterator[Mes
     try:
         for _, piece in Framer(feed, metadata, BufferPool()).pieces():
             if len(piece.bad):
-                skipped[_UNSOUND] = skipped.get(_UNSOUND, 0) + len(piece.bad)
+                count(skipped, _UNSOUND, len(piece.bad))
             if piece.note is not None:
                 skipped["parts of the file could not be read"] = 1
             offsets = piece.offsets[: piece.count]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline.columns import as_numpy
-from ...pipeline.context import Context
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.source import SourceSpec
 from ..formats import FOLDERS, FORMATS, format_of
 from ..storage.listing import expand, is_pattern
 from ..storage.stored import PathLike, is_url, location
+from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
 __all__ = ["playable_of"]
@@ -113,18 +113,11 @@ def _column(spec: Any, column: str) -> Playable:
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
-        reader = spec.open(Context("replay"))
-        try:
-            for block in reader.blocks():
-                decoded = reader.decode(block)
-                if decoded.bad:
-                    reason = "records that could not be read"
-                    skipped[reason] = skipped.get(reason, 0) + len(decoded.bad)
-                for batch in decoded.batches:
-                    for ts_ns, data in zip(as_numpy(batch["ts_recv"]).tolist(), batch[column], strict=True):
-                        yield Message(ts_ns, data.as_py())
-        finally:
-            reader.close()
+        for _, decoded in decoded_blocks(spec):
+            count(skipped, UNREAD, len(decoded.bad))
+            for batch in decoded.batches:
+                for ts_ns, data in zip(as_numpy(batch["ts_recv"]).tolist(), batch[column], strict=True):
+                    yield Message(ts_ns, data.as_py())
 
     return Playable(messages, skipped=skipped)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...pipeline.memory import BufferPool
 from ..storage.unpack import head_of, open_feed
+from ._decoded import count
 from .message import Message, Playable
 
 __all__ = ["itch_playable"]
@@ -38,7 +39,7 @@ def itch_playable(path: str, **options: Any) -> Playable:
                     if not size and prefixed:
                         size = int.from_bytes(piece.data[at - 2 : at].tobytes(), "big")
                     if number in unsound or size < 11:
-                        skipped[_SKIPPED] = skipped.get(_SKIPPED, 0) + 1
+                        count(skipped, _SKIPPED)
                         continue
                     data = piece.data[at : at + size].tobytes()
                     yield Message(midnight + int.from_bytes(data[5:11], "big"), data)

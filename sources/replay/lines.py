@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...pipeline.columns import as_numpy
-from ...pipeline.context import Context
 from ...pipeline.errors import FormatError, GraphError
 from ..live.stamp import split_text
 from ..storage.unpack import open_feed
+from ._decoded import count, decoded_blocks
 from .message import Message, Playable
 
 if TYPE_CHECKING:
@@ -53,23 +53,19 @@ def _json_lines(kind: Callable[..., Ndjson], path: str, options: dict[str, Any])
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
-        reader = spec.open(Context("replay"))
         latest: int | None = None
-        try:
-            for block in reader.blocks():
-                times = np.full(block.records, -1, np.int64)
-                for batch in reader.decode(block).batches:
-                    times[as_numpy(batch.column("seq")).astype(np.int64) - block.first_seq] = as_numpy(batch["ts_recv"])
-                whole = block.payload.bytes.tobytes() if hasattr(block.payload, "bytes") else b""
-                lines = (line for line in whole.split(b"\n") if line.strip())
-                for line, ts_ns in zip(lines, times.tolist(), strict=False):
-                    latest = ts_ns if ts_ns >= 0 else latest  # a bad line goes out with the one before it
-                    if latest is not None:
-                        yield Message(latest, line)
-                    else:
-                        skipped[_EARLY] = skipped.get(_EARLY, 0) + 1
-        finally:
-            reader.close()
+        for block, decoded in decoded_blocks(spec):
+            times = np.full(block.records, -1, np.int64)
+            for batch in decoded.batches:
+                times[as_numpy(batch.column("seq")).astype(np.int64) - block.first_seq] = as_numpy(batch["ts_recv"])
+            whole = block.payload.bytes.tobytes() if hasattr(block.payload, "bytes") else b""
+            lines = (line for line in whole.split(b"\n") if line.strip())
+            for line, ts_ns in zip(lines, times.tolist(), strict=False):
+                latest = ts_ns if ts_ns >= 0 else latest  # a bad line goes out with the one before it
+                if latest is not None:
+                    yield Message(latest, line)
+                else:
+                    count(skipped, _EARLY)
 
     return Playable(messages, text=True, framing="lines", skipped=skipped)
 
@@ -84,7 +80,7 @@ def crypto_playable(path: str) -> Playable:
             if stamped is not None:
                 yield Message(stamped[0], stamped[1].strip())
             elif line.strip():
-                skipped["lines without a recorder's stamp"] = skipped.get("lines without a recorder's stamp", 0) + 1
+                count(skipped, "lines without a recorder's stamp")
 
     return Playable(messages, text=True, framing="lines", skipped=skipped)
 

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from ...pipeline.columns import event_ns
-from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import SourceSpec
+from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
 __all__ = ["json_rows", "rows_playable", "spec_playable"]
@@ -99,22 +99,15 @@ def _keyed(messages: Iterator[Message], number: int) -> Iterator[tuple[int, int,
 
 
 def _lines_of(spec: SourceSpec, skipped: dict[str, int], topic: str | None = None) -> Iterator[Message]:
-    reader = spec.open(Context("replay"))
     extra = {} if topic is None else {"topic": topic}
-    try:
-        for block in reader.blocks():
-            decoded = reader.decode(block)
-            if decoded.bad:
-                reason = "records that could not be read"
-                skipped[reason] = skipped.get(reason, 0) + len(decoded.bad)
-            for batch in decoded.batches:
-                for low in range(0, batch.num_rows, _ROWS):
-                    rows = batch.slice(low, _ROWS)
-                    times = event_ns(rows, "ts_recv").tolist()
-                    for ts_ns, line in zip(times, json_rows(rows, extra), strict=True):
-                        yield Message(ts_ns, line)
-    finally:
-        reader.close()
+    for _, decoded in decoded_blocks(spec):
+        count(skipped, UNREAD, len(decoded.bad))
+        for batch in decoded.batches:
+            for low in range(0, batch.num_rows, _ROWS):
+                rows = batch.slice(low, _ROWS)
+                times = event_ns(rows, "ts_recv").tolist()
+                for ts_ns, line in zip(times, json_rows(rows, extra), strict=True):
+                    yield Message(ts_ns, line)
 
 
 def json_rows(rows: pa.RecordBatch, extra: Mapping[str, str] | None = None) -> list[bytes]:

@@ -20,6 +20,7 @@ from ..driving._radar_packets import NEBULA, nebula_packets
 from ..driving.rosbag1 import is_rosbag1
 from ..live._recorded_topics import catalog_at, channels_at, opened_at, type_at
 from ..storage.unpack import head_of
+from ._decoded import count
 from .message import Message, Playable
 
 if TYPE_CHECKING:
@@ -58,10 +59,6 @@ def topics_playable(path: str, *, topic: str | Sequence[str] | None = None) -> P
     return Playable(messages, topics=chosen, note=f"messages by channel: {told}{more}", skipped=skipped)
 
 
-def _count(skipped: dict[str, int], reason: str, count: int = 1) -> None:
-    skipped[reason] = skipped.get(reason, 0) + count
-
-
 def _numbers(channels: dict[int, Channel], chosen: dict[str, int]) -> dict[int, int]:
     """Channels or connections of a file to the numbers of their topics."""
     return {number: chosen[channel.topic] for number, channel in channels.items() if channel.topic in chosen}
@@ -85,7 +82,7 @@ def _of_catalog(catalog: Catalog, chosen: dict[str, int], skipped: dict[str, int
 
     for block in raw_blocks(catalog, CHUNK_LIMIT):
         if block.error:
-            _count(skipped, _UNREADABLE)
+            count(skipped, _UNREADABLE)
         topics = np.array([numbers.get(number, -1) for number in block.channel.tolist()], np.int64)
         rows = np.flatnonzero(topics >= 0)
         for i in rows[in_order(block.log_time[rows], topics[rows])].tolist():
@@ -102,7 +99,7 @@ def _of_bag(catalog: Catalog, numbers: dict[int, int], skipped: dict[str, int]) 
     with RecordFile(catalog.path) as file:
         for piece in catalog.pieces:
             if piece.kind == BROKEN or piece.error:
-                _count(skipped, _UNREADABLE)
+                count(skipped, _UNREADABLE)
             if piece.kind != BROKEN:
                 yield from _of_chunk(file, piece, framing, numbers, pool, skipped)
 
@@ -119,7 +116,7 @@ def _of_chunk(
         if piece.kind == CHUNKED:
             loaded, _ = framing.unpack(loaded, CHUNK_LIMIT, pool, piece.size)
     except FormatError:
-        _count(skipped, _UNREADABLE)
+        count(skipped, _UNREADABLE)
         return
     records = records_of(loaded.data)
     topics = np.array([numbers.get(conn, -1) for conn in records.conns.tolist()], np.int64)
@@ -159,7 +156,7 @@ def _of_database(file: Database, chosen: dict[str, int], skipped: dict[str, int]
         return _Nothing(np.flatnonzero(log_times < 0).tolist())
 
     if file.damage:
-        _count(skipped, _UNREADABLE)
+        count(skipped, _UNREADABLE)
     reader = RowReader(file, topics, "", keep, CHUNK_LIMIT, Context("replay"))
     try:
         for unit in file.units(set(topics)):
@@ -171,9 +168,9 @@ def _of_database(file: Database, chosen: dict[str, int], skipped: dict[str, int]
                             time, payload_of(data, topics[own].encoding, CHUNK_LIMIT), chosen[topics[own].name]
                         )
                     else:
-                        _count(skipped, _BROKEN)
+                        count(skipped, _BROKEN)
                 except FormatError:
-                    _count(skipped, _BROKEN)
+                    count(skipped, _BROKEN)
     finally:
         reader.close()
 
@@ -196,7 +193,7 @@ def _packets(messages: Iterator[Message], skipped: dict[str, int]) -> Iterator[M
         try:
             _, packets = nebula_packets(message.data)
         except ValueError:
-            _count(skipped, _BROKEN)
+            count(skipped, _BROKEN)
             continue
         for packet in packets:
             yield Message(packet.stamp_ns or message.ts_ns, packet.data, message.channel)
