@@ -13,7 +13,10 @@ _SHOWN = 60
 _RECORDER = re.compile(rb"[ \t]*[0-9]{10,19}[ \t]+[{\[]")
 _BOOK = re.compile(rb"-?[0-9]+(,-?[0-9]+){3,}")
 _PARQUET = "write it as Parquet and read that with sources.ParquetTicks"
+#: How definitions of each DBN version begin: their length in words, and their record type.
+_DEFINITIONS = {b"\x5a\x13": 1, b"\x64\x13": 2, b"\x82\x13": 3}
 _CAN = "convert it with python-can: 'can_logconvert"
+_PICTURE = "a single picture: pictures are read from MCAP, bags, video, and the folders of KITTI and nuScenes"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
@@ -30,7 +33,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"ORC", f"an ORC file: {_PARQUET}"),
     (b"Obj\x01", f"an Avro file: {_PARQUET}"),
     (b"\x89HDF\r\n\x1a\n", f"an HDF5 file: {_PARQUET}"),
-    (b"\x93NUMPY", f"a NumPy array: {_PARQUET}"),
+    (
+        b"\x93NUMPY",
+        f"a NumPy array: if it is part of a data set (comma2k19), open the folder of the recording; else {_PARQUET}",
+    ),
+    (b"\xff\xd8\xff", _PICTURE),
+    (b"\x89PNG\r\n", _PICTURE),
     (b"LOGG", f"a CAN log of Vector in binary (BLF): {_CAN} log.blf log.asc'"),
     (b";$FILEVERSION=", f"a CAN trace of PEAK: {_CAN} trace.trc trace.asc'"),
     (b"MDF     ", f"a measurement file of ASAM (MDF): {_CAN} log.mf4 log.asc' if it is a log of CAN frames"),
@@ -60,6 +68,11 @@ def what_it_is(head: bytes, compression: str) -> str | None:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
+    if (version := _DEFINITIONS.get(head[:2])) is not None:
+        return (
+            f"perhaps Databento definitions without the head of a DBN file: "
+            f"sources.Dbn(path, schema='definition', version={version}) reads them"
+        )
     if head[:3] == b"\x5d\0\0" and head[5:13] == b"\xff" * 8:
         return "packed in the format before xz (.lzma): unpack it with 'unlzma'"
     return _text(head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n"))
