@@ -20,6 +20,8 @@ _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 #: Side-car files beyond this are refused: 2^25 stamps are 15 days at 25 frames a second.
 _STAMPS_LIMIT = 1 << 28
+#: So that a time and what it is counted from stay below 2^63 ns together.
+_MOST_SECONDS = 4_000_000_000
 
 
 def iso_ns(text: str) -> int:
@@ -44,8 +46,11 @@ def scaled_ns(ticks: int, unit: Fraction) -> int:
     return over // (2 * unit.denominator)
 
 
-def read_stamps(path: str) -> npt.NDArray[np.int64]:
-    """The ns of a side-car file: ``.npy`` (integers) or text, one integer a line. Raises FormatError naming the line."""
+def read_stamps(path: str, start_ns: int = 0) -> npt.NDArray[np.int64]:
+    """The ns of a side-car file: ``.npy`` or text, one integer a line; floats in a ``.npy`` are seconds behind `start_ns`.
+
+    Raises FormatError naming the line or the number.
+    """
     with open_stored(path) as stored:
         if stored.size > _STAMPS_LIMIT:
             raise FormatError(f"{path}: {stored.size} bytes are too many for time stamps (limit {_STAMPS_LIMIT})")
@@ -55,8 +60,11 @@ def read_stamps(path: str) -> npt.NDArray[np.int64]:
             stamps = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise FormatError(f"{path}: not a readable .npy file: {error}") from None
-        if stamps.ndim != 1 or stamps.dtype.kind not in "iu":
-            raise FormatError(f"{path}: time stamps are a row of integers (ns), not {stamps.dtype} of {stamps.shape}")
+        if stamps.ndim != 1 or stamps.dtype.kind not in "iuf":
+            what = "integers (ns) or floats (s)"
+            raise FormatError(f"{path}: time stamps are a row of {what}, not {stamps.dtype} of {stamps.shape}")
+        if stamps.dtype.kind == "f":
+            return _seconds(path, stamps.astype(np.float64), start_ns)
         return np.ascontiguousarray(stamps.astype(np.int64))
     stamps = []
     for number, line in enumerate(data.splitlines(), 1):
@@ -67,6 +75,16 @@ def read_stamps(path: str) -> npt.NDArray[np.int64]:
             raise FormatError(f"{path}, line {number}: a time stamp is one integer in ns, not {text[:40]!r}")
         stamps.append(int(text))
     return np.array(stamps, np.int64)
+
+
+def _seconds(path: str, seconds: npt.NDArray[np.float64], start_ns: int) -> npt.NDArray[np.int64]:
+    sound = np.abs(seconds) <= _MOST_SECONDS
+    if not sound.all():
+        at = int(np.flatnonzero(~sound)[0])
+        raise FormatError(f"{path}: number {at} is {seconds[at]}, which is no time in seconds")
+    if abs(start_ns) > _MOST_SECONDS * 10**9:
+        raise FormatError(f"{path}: its seconds behind start={start_ns} are times that no calendar has")
+    return np.rint(seconds * 1e9).astype(np.int64) + start_ns
 
 
 def time_range(start: int | None, end: int | None) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@
 
     segment = Comma2k19("b0c9d2329ad1606b|2018-08-02--08-34-47/40")
     ps.read(segment.table("can"))                    # can.frame, 135,468 rows
+    ps.read(segment.video(height=219, width=291))    # cam.frame, the pictures of video.hevc
 
 The arrays are stamped with the device's time since it booted. ``global_pose`` has the GPS time of every video frame beside
 that clock, which gives the offset to UTC (leap seconds taken off); without it the offset is the one of the quickest fix of
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
@@ -29,6 +30,9 @@ from ..storage.stored import PathLike, base_name, location, within
 from ._dataset_folders import holds
 from ._dataset_tables import GNSS, NAME, POSE, VECTOR
 from .cdr import CAN_FRAME, IMU, RADAR_SCAN
+
+if TYPE_CHECKING:
+    from .video import Video
 
 __all__ = ["Comma2k19", "Comma2k19Table", "inspect_comma2k19", "is_comma2k19", "open_comma2k19"]
 
@@ -269,14 +273,32 @@ class Comma2k19:
         """The source of one table. Raises GraphError if there is no such table."""
         return Comma2k19Table(self.path, name, lateness, self.clock_offset_ns)
 
+    def video(self, table: str = "frame", **options: Any) -> Video:
+        """``video.hevc`` as pictures (``"frame"``) or packets (``"encoded"``), at the times that ``global_pose`` has.
+
+        `options` are those of `Video`. Raises FormatError if the folder has no clock.
+        """
+        from ._dataset_clock import boot_offset
+        from .video import Video
+
+        path = location(self.path)
+        offset = boot_offset(path)[0] if self.clock_offset_ns is None else self.clock_offset_ns
+        told = {"timestamps": within(path, f"{_POSES}times"), "start": offset, "container": "h265", "topic": "video"}
+        return Video(within(path, "video.hevc"), table, **{**told, **options})
+
 
 def is_comma2k19(folder: PathLike) -> bool:
     """Whether a folder is a segment of comma2k19."""
     return any(holds(folder, "processed_log", part) for part in ("CAN", "IMU", "GNSS"))
 
 
-def open_comma2k19(path: PathLike, *, table: str = "can", **options: Any) -> Comma2k19Table:
-    """One table of a segment, by default its CAN frames; `options` are those of `Comma2k19Table`."""
+def open_comma2k19(path: PathLike, *, table: str = "can", **options: Any) -> Comma2k19Table | Video:
+    """One table of a segment, by default its CAN frames; `options` are those of `Comma2k19Table`.
+
+    The tables ``frame`` and ``encoded`` are those of its video, with the options of `Video`.
+    """
+    if table in ("frame", "encoded"):
+        return Comma2k19(path).video(table, **options)
     return Comma2k19Table(path, table, **options)
 
 

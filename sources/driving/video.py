@@ -52,7 +52,8 @@ class Video(SourceSpec):
     ``ts_event`` is the time of pts 0 (of the first picture in MPEG-TS) plus pts x time base. That time is `start` (ISO
     8601 or ns since the epoch), else the file's creation time, else 0. `rate` (frames a second: ``25``, ``"30000/1001"``)
     replaces the times of the packets by row number / rate; bare streams, which hold no times, take what the codec says
-    or 25. `timestamps` is a side-car file of one ns a picture in display order (.npy or text). ``ts_recv`` is the same.
+    or 25. `timestamps` is a side-car file of one stamp a picture in display order: ns (.npy or text), or seconds
+    behind `start` (floats in a .npy). ``ts_recv`` is the same.
 
     A packet that is damaged goes to quarantine with its number and byte; decoding goes on at the next key frame, and
     what is lost until then is counted. `conceal` lets the decoder paint over damage instead. `threads` is for the
@@ -137,7 +138,9 @@ class Video(SourceSpec):
         demuxer = Demuxer(path, container)
         try:
             info = demuxer.info
-            stamps = read_stamps(location(self.timestamps)) if self.timestamps is not None else None
+            stamps = None
+            if self.timestamps is not None:
+                stamps = read_stamps(location(self.timestamps), self._start_ns or 0)
             clock = VideoClock(
                 info,
                 start_ns=self._start_ns,

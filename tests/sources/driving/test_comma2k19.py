@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.sources.driving._npy import NpyArray, npy_header
 from penstock.sources.driving.comma2k19 import (
@@ -23,6 +24,7 @@ from penstock.sources.driving.comma2k19 import (
     open_comma2k19,
 )
 from source_reading import Whole, read_whole, resumes_at_every_block
+from video_files import plain_decode, read_video, write_video
 
 GPS_OFFSET = 315_964_800 - 18
 
@@ -144,6 +146,28 @@ def made(tmp_path: Path) -> Path:
     save(tmp_path, "processed_log/GNSS/live_gnss_ublox/t", [1.25, 2.5])
     save(tmp_path, "processed_log/GNSS/live_gnss_ublox/value", [[1, 2, 3, 1001.0, 4, 5], [1, 2, 3, 2001.0, 4, 5]])
     return tmp_path
+
+
+def test_pictures_have_the_times_of_the_poses(made: Path) -> None:
+    write_video(made / "video.hevc", "hevc", frames=12)
+    seconds = np.arange(12) * 0.05 + 7.25
+    save(made, "global_pose/frame_times", seconds)
+    expected = [round(s * 1e9) + 1_001_000_000 - 1_250_000_000 for s in seconds.tolist()]
+    frames = read_video(Comma2k19(made).video())
+    assert [row["ts_event"] for row in frames.rows] == expected and not frames.bad
+    pictures = [image for _, image in plain_decode(made / "video.hevc")]
+    assert all(np.array_equal(row["image"], image) for row, image in zip(frames.rows, pictures, strict=True))
+    packets = read_video(open_comma2k19(made, table="encoded"))
+    assert sorted(row["ts_event"] for row in packets.rows) == expected
+    assert read_video(Comma2k19(made, clock_offset_ns=5).video()).rows[0]["ts_event"] == 7_250_000_005
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_picture_whose_time_is_none_is_refused(made: Path, value: float) -> None:
+    write_video(made / "video.hevc", "hevc", frames=2)
+    save(made, "global_pose/frame_times", [1.0, value])
+    with pytest.raises(FormatError, match=r"number 1 is .* no time in seconds"):
+        Comma2k19(made).video().open(Context("x"))
 
 
 def test_without_poses_the_quickest_fix_sets_the_clock(made: Path) -> None:
