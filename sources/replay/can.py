@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...pipeline.columns import as_numpy
-from ._decoded import count, decoded_blocks
+from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
 __all__ = ["asc_playable", "can_line", "candump_playable"]
@@ -52,6 +52,8 @@ def _log(spec: Any, *, verbatim: bool) -> Playable:
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
+        from ..driving._can_lines import _Lines
+
         latest: int | None = None
         for block, decoded in decoded_blocks(spec):
             if not verbatim:
@@ -59,8 +61,10 @@ def _log(spec: Any, *, verbatim: bool) -> Playable:
                 for _, _, message in _frames(decoded.batches, {}):
                     yield message
                 continue
-            lines = _lines(block.payload)
-            count(skipped, "lines that are too long", block.records - len(lines))
+            if not isinstance(block.payload, _Lines):
+                count(skipped, UNREAD, len(decoded.bad))
+                continue
+            lines = _lines_of(block.payload)
             names = dict(enumerate(found[1] if (found := _INTERFACE.match(line)) else b"" for line in lines))
             rows = {seq - block.first_seq: message for seq, _, message in _frames(decoded.batches, names, block)}
             for i, line in enumerate(lines):
@@ -74,10 +78,8 @@ def _log(spec: Any, *, verbatim: bool) -> Playable:
     return Playable(messages, text=True, framing="lines", skipped=skipped)
 
 
-def _lines(payload: Any) -> list[bytes]:
-    """The lines of a block that is not a lost piece."""
-    if not hasattr(payload, "starts"):
-        return []
+def _lines_of(payload: Any) -> list[bytes]:
+    """The lines of a block."""
     pairs = zip(payload.starts.tolist(), payload.lengths.tolist(), strict=True)
     return [payload.data[start : start + length].tobytes().rstrip() for start, length in pairs]
 

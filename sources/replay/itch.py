@@ -8,7 +8,7 @@ from typing import Any
 
 from ...pipeline.memory import BufferPool
 from ..storage.unpack import head_of, open_feed
-from ._decoded import count
+from ._decoded import UNREAD, count
 from .message import Message, Playable
 
 __all__ = ["itch_playable"]
@@ -43,6 +43,8 @@ def itch_playable(path: str, **options: Any) -> Playable:
                         continue
                     data = piece.data[at : at + size].tobytes()
                     yield Message(midnight + int.from_bytes(data[5:11], "big"), data)
+            if feed.error is not None:
+                count(skipped, UNREAD)
         finally:
             feed.close()
 

@@ -9,17 +9,23 @@ import numpy as np
 
 from ...pipeline.columns import as_numpy
 from ...pipeline.errors import FormatError, GraphError
+from ...pipeline.memory import BufferPool
 from ..live.stamp import split_text
+from ..storage.stored import base_name
 from ..storage.unpack import open_feed
-from ._decoded import count, decoded_blocks
+from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
 if TYPE_CHECKING:
+    from ..text._line_framer import Text
     from ..text.ndjson import Ndjson
 
-__all__ = ["crypto_playable", "json_array_playable", "lines_in", "ndjson_playable"]
+__all__ = ["crypto_playable", "json_array_playable", "ndjson_playable"]
 
-_PIECE = 1 << 17
+#: Bytes of a recorder's file that are read at a time, and of its longest line.
+_BLOCK, _LONGEST = 1 << 20, 16 << 20
+#: What stands in a line that is none.
+_BLANK = b" \t\r"
 _EARLY = "lines before the first that has a time"
 
 
@@ -53,14 +59,17 @@ def _json_lines(kind: Callable[..., Ndjson], path: str, options: dict[str, Any])
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
+        from ..text._line_framer import Text
+
         latest: int | None = None
         for block, decoded in decoded_blocks(spec):
+            if not isinstance(block.payload, Text):
+                count(skipped, UNREAD, len(decoded.bad))
+                continue
             times = np.full(block.records, -1, np.int64)
             for batch in decoded.batches:
                 times[as_numpy(batch.column("seq")).astype(np.int64) - block.first_seq] = as_numpy(batch["ts_recv"])
-            whole = block.payload.bytes.tobytes() if hasattr(block.payload, "bytes") else b""
-            lines = (line for line in whole.split(b"\n") if line.strip())
-            for line, ts_ns in zip(lines, times.tolist(), strict=False):
+            for line, ts_ns in zip(_lines(block.payload), times.tolist(), strict=True):
                 latest = ts_ns if ts_ns >= 0 else latest  # a bad line goes out with the one before it
                 if latest is not None:
                     yield Message(latest, line)
@@ -75,25 +84,28 @@ def crypto_playable(path: str) -> Playable:
     skipped: dict[str, int] = {}
 
     def messages() -> Iterator[Message]:
-        for line in lines_in(path):
-            stamped = split_text(line.strip())
-            if stamped is not None:
-                yield Message(stamped[0], stamped[1].strip())
-            elif line.strip():
-                count(skipped, "lines without a recorder's stamp")
+        from ..text._line_framer import START, LineFramer, Text
+
+        feed, file = open_feed(path), base_name(path)
+        limits = {"block_bytes": _BLOCK, "max_line": _LONGEST}
+        try:
+            framer = LineFramer(feed, BufferPool(), START, path=path, file=file, format="crypto", **limits)
+            for piece in framer.pieces():
+                if not isinstance(piece, Text):
+                    count(skipped, UNREAD)
+                    continue
+                for line in _lines(piece):
+                    stamped = split_text(line.strip())
+                    if stamped is not None:
+                        yield Message(stamped[0], stamped[1].strip())
+                    else:
+                        count(skipped, "lines without a recorder's stamp")
+        finally:
+            feed.close()
 
     return Playable(messages, text=True, framing="lines", skipped=skipped)
 
 
-def lines_in(path: str) -> Iterator[bytes]:
-    """The lines of a file, without their ends."""
-    feed = open_feed(path)
-    try:
-        held, view = b"", memoryview(bytearray(_PIECE))
-        while count := feed.fill(view):
-            *whole, held = (held + bytes(view[:count])).split(b"\n")
-            yield from whole
-        if held:
-            yield held
-    finally:
-        feed.close()
+def _lines(text: Text) -> list[bytes]:
+    """The lines that are not blank, as the framer counts them."""
+    return [line for line in text.bytes.tobytes().split(b"\n") if line.strip(_BLANK)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import gzip
 import json
 import threading
 from decimal import Decimal
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from itch_reference import message, pack
 from live_feeds import beside, follow, lines_of, write_lines
 from penstock import sources
 from penstock.pipeline.errors import FormatError, GraphError
@@ -149,6 +151,54 @@ def test_records_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     recording = playable_of(sources.Ndjson(path, columns={"n": "n:int64"}))
     assert [json.loads(message.data)["n"] for message in recording.messages()] == list(range(5))
     assert recording.skipped == {"records that could not be read": 1}
+
+
+def test_lines_that_are_no_records_shift_no_time(tmp_path: Path) -> None:
+    first, second, third = lines_of(3)
+    path = tmp_path / "lines.ndjson"
+    path.write_bytes(b"\n".join([first, b"\x0c", second, b"x" * 500, third]))
+    messages = list((recording := playable_of(str(path), max_line=200)).messages())
+    times = [json.loads(line)["ts_ns"] for line in (first, second, third)]
+    assert [(m.ts_ns, m.data) for m in messages] == [
+        (times[0], first),
+        (times[0], b"\x0c"),
+        (times[1], second),
+        (times[2], third),
+    ]
+    assert recording.skipped == {"records that could not be read": 1}
+
+
+BOOK = b'{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","s":"BTCUSDT","u":%d}}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "sent_of"),
+    [
+        (lines_of(4000), lambda line: line),
+        ([b"%d " % (10**18 + n) + BOOK % n for n in range(4000)], lambda line: line.split(b" ", 1)[1]),
+        ([b"(%d.%06d) can0 123#%016x" % (10**9, n, n * 7919) for n in range(4000)], lambda line: line),
+    ],
+    ids=["events", "crypto", "candump"],
+)
+def test_where_a_packed_file_of_lines_breaks_off_is_counted(tmp_path: Path, lines: list[bytes], sent_of: Any) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n", mtime=0)[:-200])
+    recording = playable_of(str(path))
+    sent = [message.data for message in recording.messages()]
+    assert 100 < len(sent) < 4000 and sent[:-1] == [sent_of(line) for line in lines[: len(sent) - 1]]
+    assert recording.skipped["records that could not be read"] == 1
+
+
+def test_where_a_packed_day_of_itch_breaks_off_is_counted(tmp_path: Path) -> None:
+    whole, cut = (tmp_path / f"01302019.{name}.gz" for name in ("whole", "cut"))
+    content = gzip.compress(pack([message("D", 1, n * 7919, n * 104_729) for n in range(1, 4000)]), mtime=0)
+    whole.write_bytes(content)
+    cut.write_bytes(content[:-200])
+    expected = [message.data for message in playable_of(str(whole)).messages()]
+    recording = playable_of(str(cut))
+    sent = [message.data for message in recording.messages()]
+    assert 100 < len(sent) < len(expected) == 3999 and sent == expected[: len(sent)]
+    assert recording.skipped["records that could not be read"] == 1
 
 
 def test_json_arrays_go_out_as_their_elements(tmp_path: Path) -> None:
