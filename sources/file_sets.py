@@ -77,22 +77,29 @@ class Files(SourceSpec):
         return self.title or f"{self.parts[0].name} and {len(self.parts) - 1} more"
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
-        from ._file_sets_reader import MergedReader, SequentialReader
-
-        order = position["order"] if position is not None else self._in_order(context)
+        if position is not None:
+            order, starts = position["order"], position.get("starts", ())
+        else:
+            order, starts = self._in_order(context)
         parts = [self.parts[number] for number in order]
-        kind = MergedReader if self.overlapping else SequentialReader
-        return kind(parts, order, self.schema, context, position)
+        if self.overlapping:
+            from ._file_sets_merge import MergedReader
 
-    def _in_order(self, context: Context) -> list[int]:
-        """Numbers of the parts by their first time."""
+            return MergedReader(parts, order, starts, self.schema, context, position)
+        from ._file_sets_reader import SequentialReader
+
+        return SequentialReader(parts, order, self.schema, context, position)
+
+    def _in_order(self, context: Context) -> tuple[list[int], list[int]]:
+        """Numbers of the parts by their first time, and these times."""
         known: list[tuple[int, int]] = []
         latest = -(1 << 63)
         for number, part in enumerate(self.parts):
             found = first_time(part, Context(context.step, pool=context.pool, clock=context.clock, stop=context.stop))
             latest = latest if found is None else found
             known.append((latest, number))
-        return [number for _, number in sorted(known)]
+        known.sort()
+        return [number for _, number in known], [start for start, _ in known]
 
     def retry(self, record: BadRecord) -> Decoded | None:
         """What the first part that can tell says of it."""

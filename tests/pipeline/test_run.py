@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from penstock import Report, sinks
+from penstock import Report, read, sinks, sources
 from penstock.pipeline.clock import SyntheticClock
 from penstock.pipeline.errors import RunError
 from penstock.pipeline.report import KEYS
@@ -79,6 +79,25 @@ def test_a_step_that_does_not_come_back_is_named(caplog: pytest.LogCaptureFixtur
     assert len(report["stalls"]) == 1
     assert "nothing has moved" in report["stalls"][0] and "'read'" in report["stalls"][0]
     assert report.rows == 2_000
+
+
+@pytest.mark.parametrize("runner", ["inline", "local"])
+def test_a_loop_is_told_of_records_that_are_put_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, runner: str
+) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = [json.dumps({"ts_ns": n, "type": "move"}) if n % 40 else "oops" for n in range(1, 100)]
+    file.write_text("\n".join(lines) + "\n")
+    stream = read(sources.game_events(file, block_bytes=256))
+    with caplog.at_level(logging.WARNING, logger="penstock"):
+        assert sum(batch.num_rows for batch in stream.iterate(runner=runner)) == 97
+    first, last = caplog.messages
+    assert first.startswith("step 'read' puts a record aside: events.ndjson, line 40, byte")
+    assert last.startswith("2 records were put aside")
+    caplog.clear()
+    file.write_text("\n".join(lines[:30]) + "\n")
+    assert sum(batch.num_rows for batch in stream.iterate(runner=runner)) == 30
+    assert not caplog.messages
 
 
 def test_a_failing_sink_leaves_nothing_under_a_final_name(tmp_path: Path) -> None:

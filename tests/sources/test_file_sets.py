@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import FormatError, GraphError
-from penstock.pipeline.source import Position, SourceSpec
+from penstock.pipeline.source import Block, Decoded, Position, SourceReader, SourceSpec
 from penstock.sources.file_sets import Files, files
 from penstock.sources.storage.listing import expand, list_folder
 from penstock.sources.text.ndjson import Ndjson
@@ -101,6 +102,41 @@ def test_overlapping_files_are_merged_by_time_and_keep_their_own_order(
     assert [seq for _, seq, _ in rows] == sorted(seq for _, seq, _ in rows)
     for after, count, bad_count in blocks:
         assert read(spec, json.loads(json.dumps(after)))[:2] == (rows[count:], bad[bad_count:])
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_a_file_is_open_only_while_its_rows_are_read(tmp_path: Path, overlapping: bool) -> None:
+    at_once = 0
+
+    class Watched(SourceReader):
+        def __init__(self, inner: SourceReader) -> None:
+            nonlocal at_once
+            self.inner = inner
+            opened.append(self)
+            at_once = max(at_once, len(opened))
+
+        def blocks(self) -> Iterator[Block]:
+            return self.inner.blocks()
+
+        def decode(self, block: Block) -> Decoded:
+            return self.inner.decode(block)
+
+        def close(self) -> None:
+            opened.remove(self)
+            self.inner.close()
+
+    class Part(Ndjson):
+        def open(self, *args: Any, **options: Any) -> SourceReader:
+            return Watched(super().open(*args, **options))
+
+    opened: list[Watched] = []
+    times = [[n, n + 15] for n in range(0, 400, 10)]  # each overlaps the next
+    for number, each in enumerate(times):
+        lines(tmp_path / f"{number}.ndjson", list(each), number)
+    parts = [Part(tmp_path / f"{n}.ndjson", columns={"v": "v:int64"}, block_bytes=64) for n in range(len(times))]
+    rows, bad, _ = read(Files(tuple(parts), overlapping=overlapping))
+    assert (len(rows), bad, opened) == (2 * len(times), [], [])
+    assert at_once == (2 if overlapping else 1)
 
 
 def test_names_with_numbers_are_in_their_order_and_folders_and_urls_are_listed(tmp_path: Path) -> None:
