@@ -15,6 +15,8 @@ __all__ = ["BLOCK_BYTES", "MessageReader", "Tape"]
 #: Messages and bytes of one block at most; under light load a block holds what came since the last one.
 _MESSAGES = 1 << 14
 BLOCK_BYTES = 4 << 20
+#: How often what was recorded goes to the file: so much is lost at most if the process is killed.
+_FLUSH_NS = 1_000_000_000
 
 
 class Tape(Protocol):
@@ -22,6 +24,9 @@ class Tape(Protocol):
 
     def write(self, arrivals: Sequence[Arrival]) -> None:
         """Keep them, in order."""
+
+    def flush(self) -> None:
+        """Give the system what is kept so far."""
 
     def close(self) -> None:
         """Finish the recording."""
@@ -47,12 +52,12 @@ class MessageReader(SourceReader):
         self._most, self._duration, self._make_tape = most, duration_ns, tape
         self._tape: Tape | None = None
         self._ends: int | None = None
-        self._latest = 0
+        self._latest = self._flushed = 0
         self._index = 0
 
     def _begin(self) -> None:
         """The run has begun: `duration_ns` counts from now on."""
-        self._latest = self._context.clock.monotonic_ns()
+        self._latest = self._flushed = self._context.clock.monotonic_ns()
         self._ends = None if self._duration is None else self._latest + self._duration
         self._tape = self._make_tape() if self._make_tape is not None else None
 
@@ -73,11 +78,14 @@ class MessageReader(SourceReader):
     def _framed(self, arrivals: Sequence[Arrival]) -> Framed | None:
         """What the session makes of them, or of there having been none."""
         now = self._context.clock.monotonic_ns()
+        if self._tape is not None:
+            self._tape.write(arrivals)
+            if now - self._flushed >= _FLUSH_NS:
+                self._tape.flush()
+                self._flushed = now
         if not arrivals:
             return self._session.idle(now - self._latest, self._seq)
         self._latest = now
-        if self._tape is not None:
-            self._tape.write(arrivals)
         self._taken += sum(not arrival.event for arrival in arrivals)
         return self._session.take(arrivals, self._seq)
 

@@ -1,9 +1,9 @@
 """Writing what arrives on a feed, losslessly and with both clocks, and reading it back as rows.
 
-A recording is an MCAP file (zstd chunks, indexed; readable up to the break if the machine dies). Each line of a feed is a
-channel ``/line/N`` (``/line/N/CHANNEL`` where the sender numbers its streams), and what happened to its connection is on
-``/line/N/events``; `log_time` is when a message came, `publish_time` too (the sender's clock is inside the message).
-The channels' metadata says of which feed they are and which codec makes rows of them.
+A recording is an MCAP file (zstd chunks, indexed). What came until a second before its process was killed is in the file.
+Each line of a feed is a channel ``/line/N`` (``/line/N/CHANNEL`` where the sender numbers its streams), and what happened to
+its connection is on ``/line/N/events``; `log_time` is when a message came, `publish_time` too (the sender's clock is inside
+the message). The channels' metadata says of which feed they are and which codec makes rows of them.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Recorder:
             self._writer.add_message(channel, arrival.recv_ns, data, arrival.recv_ns, sequence=self._count & 0xFFFFFFFF)
             self._count += 1
             self.messages += not arrival.event
+
+    def flush(self) -> None:
+        """End the chunk and give it to the system: from then on it outlives the process."""
+        self._writer.flush()
 
     def _channel(self, line: int, channel: int, event: bool) -> int:
         key = (line, channel, event)

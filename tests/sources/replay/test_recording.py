@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,6 +99,29 @@ def test_a_recording_that_was_cut_gives_what_is_whole_and_says_what_is_not(tmp_p
     assert 0 < rows.num_rows < 30
     assert rows["data"].to_pylist() == [bytes([n]) * 200_000 for n in range(rows.num_rows)]
     assert bad
+
+
+def test_what_was_recorded_is_in_the_file_before_the_feed_ends(tmp_path: Path) -> None:
+    path = tmp_path / "day.mcap"
+    part = path.with_name("day.mcap.part")
+    found: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield b"\n".join(lines_of(20)) + b"\n"
+        for _ in range(600):  # until a process that is killed now would leave them behind
+            if part.stat().st_size:
+                found.append(sum(not came.event for _, block in recorded_arrivals(str(part)) for came in block))
+                break
+            threading.Event().wait(0.05)
+        yield lines_of(1, start=20)[0] + b"\n"
+
+    with tcp_server(pieces()) as port:
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, most=21, record=str(path))
+        reader = spec.open(Context("kept"))
+        for _ in reader.blocks():
+            pass
+        reader.close()
+    assert found == [20]
 
 
 def test_a_recording_is_served_again_to_the_same_rows(tmp_path: Path) -> None:
