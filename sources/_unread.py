@@ -96,8 +96,8 @@ def _text(text: bytes) -> str | None:
         )
     if _BOOK.fullmatch(first) and first.count(b",") % 4 == 3:
         return (
-            "numbers in fours, as an order book of LOBSTER has them: its times are in the file of messages beside it, "
-            "which sources.Lobster reads"
+            "numbers in fours, as an order book of LOBSTER has them, but no book: prices are not in order; if it is one, "
+            "sources.Lobster(path, messages='..._message_10.csv') reads it with the file of messages beside it"
         )
     for separator in (b",", b"\t", b";", b"|"):
         names = first.split(separator)

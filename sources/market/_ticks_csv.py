@@ -7,21 +7,21 @@ the last of its event depends on the line behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
 from . import _ticks_csv_kernels as kernels
+from ._ticks_csv_cells import Cells, Dialect, Field, wrap
 
-__all__ = ["READ", "Cells", "CsvReader", "Dialect", "Field", "wrap"]
+__all__ = ["READ", "Cells", "CsvReader", "Dialect", "Field", "Lines", "alone", "wrap"]
 
 #: Bytes of a read buffer, which is also the longest line; lines of a block at most.
 READ = 1 << 20
@@ -55,93 +55,12 @@ _WRONG = {
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of a line. `scale` makes a ``stamp`` ns; 0 tells its unit from its size."""
+class Lines:
+    """A framed block: `count` lines that are its own, one more to look at if `peek`.
 
-    name: str
-    kind: str = "skip"
-    optional: bool = False
-    scale: int = 0
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """A format of lines. `assemble` makes columns (numpy or Arrow, all of one length) and the line of each row."""
-
-    format: str
-    fields: tuple[Field, ...]
-    schema: pa.Schema
-    assemble: Callable[[Cells], Mapping[str, Any]]
-    header: bool = False
-    #: Rows that a line can give.
-    rows: int = 1
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    #: Lines that cannot be although their fields can, by what is wrong.
-    check: Callable[[Cells], Mapping[str, Any]] | None = None
-
-
-class Cells:
-    """The fields of sound lines, by name. `seq` numbers the lines; `next_same(name)` looks at the line behind each."""
-
-    def __init__(
-        self,
-        dialect: Dialect,
-        slots: Mapping[str, tuple[str, int]],
-        arrays: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]],
-        good: npt.NDArray[np.int64],
-        status: npt.NDArray[np.int64],
-        base: int,
-        first_seq: int,
-    ) -> None:
-        self.dialect = dialect
-        self._slots, self._arrays, self._good, self._status, self._base = slots, arrays, good, status, base
-        self.seq: npt.NDArray[np.uint64] = good.astype(np.uint64) + np.uint64(first_seq)
-
-    def __len__(self) -> int:
-        return len(self._good)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._slots
-
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """A number field: int64, or float64 for floats. A missing integer is `kernels.NONE`, a missing float NaN."""
-        kind, slot = self._slots[name]
-        return np.ascontiguousarray(self._arrays[kind == "float"][slot][self._good])
-
-    def number(self, name: str) -> pa.Array:
-        """An int64 column with nulls where there is none."""
-        values = self[name]
-        return pa.array(values, pa.int64(), mask=values == kernels.NONE)
-
-    def text(self, name: str, index: pa.DataType) -> pa.Array:
-        """A dictionary column. What is not UTF-8 has U+FFFD in its place."""
-        spans = self._arrays[2][self._slots[name][1]]
-        ends = np.zeros(len(self) + 1, np.int32)
-        total = kernels.span_sizes(spans, self._good, ends)
-        out = np.empty(total, np.uint8)
-        kernels.span_texts(self._base, spans, self._good, ends, out)
-        raw = pa.Array.from_buffers(pa.binary(), len(self), [None, pa.py_buffer(ends), pa.py_buffer(out)])
-        try:
-            text = raw.cast(pa.utf8())
-        except pa.ArrowInvalid:
-            text = pa.array([value.decode("utf-8", "replace") for value in raw.to_pylist()], pa.utf8())
-        encoded = text.dictionary_encode()
-        return pa.DictionaryArray.from_arrays(encoded.indices.cast(index), encoded.dictionary)
-
-    def next_same(self, name: str) -> npt.NDArray[np.bool_]:
-        """Whether the line behind each line is sound and has the same value."""
-        values = self._arrays[0][self._slots[name][1]]
-        behind = self._good + 1
-        inside = np.minimum(behind, len(values) - 1)
-        same: npt.NDArray[np.bool_] = (
-            (behind < len(values)) & (self._status[inside] & 255 == 0) & (values[inside] == values[self._good])
-        )
-        return same
-
-
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    """A framed block: `count` lines that are its own, one more to look at if `peek`. `note` is what ended the content."""
+    `line` and `base` are the number and the offset in the file of where `data` begins. `bad` is there in place of lines: one
+    that was too long, or what ended the content.
+    """
 
     data: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.uint32]
@@ -158,7 +77,7 @@ class CsvReader(SourceReader):
     """An open file of lines."""
 
     def __init__(self, feed: Feed, *, path: str, dialect: Dialect, context: Context, position: Position) -> None:
-        self._feed, self._path, self._dialect, self._pool = feed, path, dialect, context.pool
+        self._feed, self.path, self._dialect, self._pool = feed, path, dialect, context.pool
         self._offset, self._seq = int(position.get("offset", 0)), int(position.get("seq", 0))
         self._line, self._index = int(position.get("line", 1)), 0
         self._fresh = self._offset == 0
@@ -214,8 +133,9 @@ class CsvReader(SourceReader):
                 at += stop
             tail = data[at:filled].tobytes()
         if self._feed.error is not None:
-            place, operation = f"{self._path}, offset {self._offset}", f"{self._dialect.format}.read"
-            yield self._lost(BadRecord(place, operation, self._feed.error, b""), 0, 0)
+            place, operation = f"{self.path}, offset {self._offset}", f"{self._dialect.format}.read"
+            bad = BadRecord(place, operation, self._feed.error, b"")
+            yield self._lost(bad, 0, 0, self._line, self._offset)
 
     def _buffer(self, tail: bytes, final: bool) -> tuple[Lease, npt.NDArray[np.uint8], int]:
         lease = self._pool.take(READ + 1)
@@ -259,7 +179,7 @@ class CsvReader(SourceReader):
         stop: int,
         leases: tuple[Lease, ...],
     ) -> Block:
-        payload = _Lines(data[at:], starts, ends, count, peek, self._offset, self._line, leases)
+        payload = Lines(data[at:], starts, ends, count, peek, self._offset, self._line, leases)
         first = self._seq
         self._seq += count
         self._pass(data, at, stop)
@@ -269,16 +189,17 @@ class CsvReader(SourceReader):
     def _after(self) -> Position:
         return {"offset": self._offset, "seq": self._seq, "line": self._line}
 
-    def _lost(self, bad: BadRecord, records: int, nbytes: int) -> Block:
+    def _lost(self, bad: BadRecord, records: int, nbytes: int, line: int, offset: int) -> Block:
         nothing: Any = np.empty(0, np.uint32)
-        payload = _Lines(np.empty(0, np.uint8), nothing, nothing, 0, False, 0, 0, (), bad)
+        payload = Lines(np.empty(0, np.uint8), nothing, nothing, 0, False, offset, line, (), bad)
         self._index += 1
         return Block(self._index - 1, self._seq - records, records, nbytes, self._after(), payload)
 
     def _too_long(self, data: npt.NDArray[np.uint8]) -> tuple[Block, bytes, bool]:
         """Step over a line longer than the buffer: its block, what was read behind it, and whether the file has ended."""
         kept, length, final = data[:_KEPT].tobytes(), len(data), False
-        place = f"{self._path}, line {self._line}, offset {self._offset}"
+        line, offset = self._line, self._offset
+        place = f"{self.path}, line {line}, offset {offset}"
         scratch, tail = memoryview(bytearray(READ)), b""
         while not final:
             count = self._feed.fill(scratch)
@@ -293,16 +214,27 @@ class CsvReader(SourceReader):
         self._seq += 1
         error = f"a line of {length} bytes, more than {READ}; its first {len(kept)} bytes are kept"
         bad = BadRecord(place, f"{self._dialect.format}.frame", error, kept, self._seq - 1)
-        return self._lost(bad, 1, length), tail, final
+        return self._lost(bad, 1, length, line, offset), tail, final
 
     def decode(self, block: Block) -> Decoded:
         """Decode one block of lines; see `SourceReader.decode`."""
-        piece: _Lines = block.payload
+        piece: Lines = block.payload
         if piece.bad is not None:
             return Decoded((), (piece.bad,))
         return self._decode(piece, block.first_seq)
 
-    def _decode(self, piece: _Lines, first_seq: int) -> Decoded:
+    def _decode(self, piece: Lines, first_seq: int) -> Decoded:
+        cells, wrong = self.parse(piece, first_seq)
+        operation, bad = f"{self._dialect.format}.decode", []
+        for row, why in wrong.items():
+            place, data = self.spot(piece, row)
+            bad.append(BadRecord(place, operation, why, data, first_seq + row))
+        if not len(cells):
+            return Decoded((), bad)
+        return Decoded((wrap(self._dialect.schema, self._dialect.assemble(cells)),), bad)
+
+    def parse(self, piece: Lines, first_seq: int) -> tuple[Cells, dict[int, str]]:
+        """The fields of the sound lines of a block, and what is wrong with each of the others."""
         count = piece.count + piece.peek
         taken, base = self._taken, _address(piece.data)
         ints = np.empty((max(1, taken["int"]), count), np.int64)
@@ -320,7 +252,7 @@ class CsvReader(SourceReader):
             floats[slot, row] = float(piece.data[begin:until].tobytes())
         own = status[: piece.count]
         good = np.flatnonzero(own & 255 == 0)
-        bad = [self._bad(piece, first_seq, int(row), int(own[row])) for row in np.flatnonzero(own & 255)]
+        wrong = {row: self._what(int(own[row])) for row in np.flatnonzero(own & 255).tolist()}
         cells = Cells(self._dialect, self._slots, (ints, floats, spans), good, status, base, first_seq)
         if self._dialect.check is not None and len(good):
             refused: dict[int, str] = {}
@@ -328,49 +260,36 @@ class CsvReader(SourceReader):
                 for row in good[where].tolist():
                     refused.setdefault(row, why)
             if refused:
-                bad += [self._bad(piece, first_seq, row, 0, why) for row, why in refused.items()]
-                bad.sort(key=lambda record: record.seq or 0)
                 good = np.array([row for row in good.tolist() if row not in refused], np.int64)
                 cells = Cells(self._dialect, self._slots, (ints, floats, spans), good, status, base, first_seq)
-        if not len(good):
-            return Decoded((), bad)
-        return Decoded((wrap(self._dialect.schema, self._dialect.assemble(cells)),), bad)
+                wrong = dict(sorted({**wrong, **refused}.items()))
+        return cells, wrong
 
-    def _bad(self, piece: _Lines, first_seq: int, row: int, status: int, why: str | None = None) -> BadRecord:
-        begin, until = int(piece.starts[row]), int(piece.ends[row])
+    def _what(self, status: int) -> str:
         fields = self._dialect.fields
-        name = fields[min(status >> 8, len(fields) - 1)].name
+        return _WRONG[status & 255].format(name=fields[min(status >> 8, len(fields) - 1)].name, width=len(fields))
+
+    def spot(self, piece: Lines, row: int) -> tuple[str, bytes]:
+        """Where a line of a block is, and its bytes."""
+        begin, until = int(piece.starts[row]), int(piece.ends[row])
         line = piece.line + int(np.count_nonzero(piece.data[:begin] == 10))
-        place = f"{self._path}, line {line}, offset {piece.base + begin}"
-        error = why or _WRONG[status & 255].format(name=name, width=len(fields))
-        return BadRecord(
-            place, f"{self._dialect.format}.decode", error, piece.data[begin:until].tobytes(), first_seq + row
-        )
+        return f"{self.path}, line {line}, offset {piece.base + begin}", piece.data[begin:until].tobytes()
 
     def retry(self, record: BadRecord) -> Decoded | None:
         """Decode a quarantined line again; None for what is no whole line."""
         if not record.operation.endswith(".decode"):
             return None
-        data = np.frombuffer(record.data + b"\0", np.uint8)
-        starts, ends = np.zeros(1, np.uint32), np.full(1, len(record.data), np.uint32)
-        return self._decode(_Lines(data, starts, ends, 1, False, 0, 1, ()), record.seq or 0)
+        return self._decode(alone(record.data), record.seq or 0)
 
     def close(self) -> None:
         self._feed.close()
 
 
+def alone(line: bytes) -> Lines:
+    """A block of one line."""
+    data = np.frombuffer(line + b"\0", np.uint8)
+    return Lines(data, np.zeros(1, np.uint32), np.full(1, len(line), np.uint32), 1, False, 0, 1, ())
+
+
 def _address(data: npt.NDArray[np.uint8]) -> int:
     return int(data.ctypes.data)
-
-
-def wrap(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.RecordBatch:
-    """A batch of `schema` from numpy and Arrow columns; numpy ones share their memory."""
-    arrays = []
-    for column in schema:
-        values = columns[column.name]
-        if isinstance(values, np.ndarray):
-            storage = pa.int64() if pa.types.is_timestamp(column.type) else column.type
-            values = pa.array(values, storage)
-            values = values.view(column.type) if storage != column.type else values
-        arrays.append(values)
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)

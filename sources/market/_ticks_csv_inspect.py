@@ -22,10 +22,13 @@ def survey(spec: SourceSpec, kind: str) -> dict[str, Any]:
     messages = bad = 0
     least, greatest, error = None, None, None
     symbols: set[str] = set()
+    left_out: dict[str, int] = {}
     try:
         for block in reader.blocks():
             messages += block.records
             decoded = reader.decode(block)
+            for why, count in decoded.dropped.items():
+                left_out[why] = left_out.get(why, 0) + count
             bad += sum(record.seq is not None for record in decoded.bad)
             error = next((record.error for record in decoded.bad if record.seq is None), error)
             for batch in decoded.batches:
@@ -40,11 +43,12 @@ def survey(spec: SourceSpec, kind: str) -> dict[str, Any]:
     return {
         "compression": head_of(path, 1)[1],
         "messages": messages,
-        "types": {kind: {"messages": messages - bad}},
+        "types": {kind: {"messages": messages - bad - sum(left_out.values())}},
         "bad": bad,
         "symbols": len(symbols),
         "time_range": None if span is None else {"ns": span, "utc": [_iso(time) for time in span]},
         "error": error,
+        **({"left_out": left_out} if left_out else {}),
     }
 
 
