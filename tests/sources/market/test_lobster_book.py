@@ -284,9 +284,9 @@ def test_a_cut_packed_file_is_told_and_costs_only_what_is_behind(tmp_path: Path)
 
 def fuzz(folder: Path, cases: int, seed: int) -> None:
     rng = np.random.Generator(np.random.Philox(seed))
-    write(folder, 24, levels=2)
+    write(folder, 16, levels=2)
     sound = {name: (folder / name).read_bytes() for name in (BOOK, MESSAGES)}
-    for _ in range(cases):
+    for case in range(cases):
         data = {name: bytearray(content) for name, content in sound.items()}
         for _ in range(rng.integers(1, 5)):
             one = data[rng.choice([BOOK, MESSAGES])]
@@ -298,10 +298,10 @@ def fuzz(folder: Path, cases: int, seed: int) -> None:
             (folder / name).write_bytes(bytes(content).replace(b"\0", b"0"))
         spec = Lobster(folder / BOOK)
         try:
-            spec.open(Context("fuzz")).close()
-        except FormatError:
+            rows, bad, dropped, records, positions = everything(spec)
+        except FormatError as error:
+            assert "is no LOBSTER" in str(error)
             continue
-        rows, bad, dropped, records, positions = everything(spec)
         lines = {name: dict(lines_of((folder / name).read_bytes())) for name in (BOOK, MESSAGES)}
         numbers = sorted({*lines[BOOK], *lines[MESSAGES]})
         paired = min(max(found) for found in lines.values())
@@ -313,14 +313,15 @@ def fuzz(folder: Path, cases: int, seed: int) -> None:
             number = numbers[row["seq"]]
             want = naive(row["seq"], lines[MESSAGES][number].decode(), lines[BOOK][number].decode())
             assert row == want
-        position, some, *_ = positions[int(rng.integers(0, len(positions)))]
-        assert everything(spec, position)[0] == rows[some:]
+        if case % 4 == 0:
+            position, some, *_ = positions[int(rng.integers(0, len(positions)))]
+            assert everything(spec, position)[0] == rows[some:]
 
 
 def test_whatever_is_done_to_two_files_each_line_is_accounted_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lobster_book, "_NUMBERS", 60)
+    monkeypatch.setattr(_lobster_book, "_NUMBERS", 80)
     fuzz(tmp_path, 150, 1)
     monkeypatch.setattr(_ticks_csv, "READ", 1 << 8)
     fuzz(tmp_path, 150, 2)
@@ -330,7 +331,7 @@ def test_whatever_is_done_to_two_files_each_line_is_accounted_for(
 def test_whatever_is_done_to_two_files_each_line_is_accounted_for_10_000_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_lobster_book, "_NUMBERS", 60)
+    monkeypatch.setattr(_lobster_book, "_NUMBERS", 80)
     fuzz(tmp_path, 5_000, 3)
     monkeypatch.setattr(_ticks_csv, "READ", 1 << 8)
     fuzz(tmp_path, 5_000, 4)
