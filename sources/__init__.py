@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .driving.adc import Adc
     from .driving.ars548 import Ars548
     from .driving.asc import Asc
+    from .driving.blf import Blf
     from .driving.candump import Candump
     from .driving.comma2k19 import Comma2k19
     from .driving.kitti import Kitti
@@ -64,6 +65,7 @@ __all__ = [
     "Ars548",
     "Asc",
     "BinanceCsv",
+    "Blf",
     "CanLines",
     "Candump",
     "Comma2k19",
@@ -129,6 +131,7 @@ _MODULES = {
     "driving.adc": ("Adc",),
     "driving.ars548": ("Ars548",),
     "driving.asc": ("Asc",),
+    "driving.blf": ("Blf",),
     "driving.candump": ("Candump",),
     "driving.comma2k19": ("Comma2k19",),
     "driving.kitti": ("Kitti",),

@@ -39,7 +39,6 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     ),
     (b"\xff\xd8\xff", _PICTURE),
     (b"\x89PNG\r\n", _PICTURE),
-    (b"LOGG", f"a CAN log of Vector in binary (BLF): {_CAN} log.blf log.asc'"),
     (b";$FILEVERSION=", f"a CAN trace of PEAK: {_CAN} trace.trc trace.asc'"),
     (b"MDF     ", f"a measurement file of ASAM (MDF): {_CAN} log.mf4 log.asc' if it is a log of CAN frames"),
     (b"#ROSBAG V1", "a ROS 1 bag older than version 2.0: write it anew with 'rosbag filter old.bag new.bag True'"),

@@ -71,6 +71,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Tardis CSV", "market.tardis", "tardis"),
     Format("Binance CSV", "market.binance_csv", "binance_csv"),
     Format("LOBSTER", "market.lobster", "lobster"),
+    Format("Vector BLF", "driving.blf", "blf"),
     Format("Vector ASC", "driving.asc", "asc"),
     Format("candump", "driving.candump", "candump"),
     Format("NDJSON", "text.ndjson", "ndjson"),

@@ -1,4 +1,4 @@
-"""What a CAN log in text holds, found by reading it to its end."""
+"""What a CAN log holds, found by reading it to its end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipeline.columns import as_numpy, event_ns
+from ._blf_reader import BlfReader
 from ._can_lines import CanLogReader
 from ._dataset_times import time_span
 
@@ -17,7 +18,7 @@ __all__ = ["Survey", "survey"]
 
 @dataclass(frozen=True)
 class Survey:
-    """Lines that are not blank, bad ones among them, frames by bus, the time range, lines dropped by reason, damage."""
+    """Lines that are not blank or objects, bad ones among them, frames by bus, the time range, drops by reason, damage."""
 
     messages: int
     bad: int
@@ -27,7 +28,7 @@ class Survey:
     problem: str | None
 
 
-def survey(reader: CanLogReader) -> Survey:
+def survey(reader: CanLogReader | BlfReader) -> Survey:
     """Read everything."""
     messages = bad = 0
     buses, dropped = np.zeros(256, np.int64), dict[str, int]()

@@ -1,8 +1,8 @@
 """CAN logs as candump's lines: ``(1436509052.249713) can0 044#2A366C2B00000000``.
 
 Lines that a log has in this form go out as they are, damaged ones included; what is written otherwise (candump's screen
-output, Vector's .asc) is written anew from the frame, on interface ``can<channel>``. Times have six decimals, nine where
-they need them.
+output, Vector's .asc and .blf) is written anew from the frame, on interface ``can<channel>``. Times have six decimals,
+nine where they need them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...pipeline.columns import as_numpy
 from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
-__all__ = ["asc_playable", "can_line", "candump_playable"]
+__all__ = ["asc_playable", "blf_playable", "can_line", "candump_playable"]
 
 _INTERFACE = re.compile(rb"[ \t]*\([0-9.]*\)[ \t]+([^ \t]{1,15})[ \t]")
 _REMOTE, _ERROR = 1 << 30, 1 << 29
@@ -48,6 +48,13 @@ def asc_playable(path: str, **options: Any) -> Playable:
     return _log(Asc(path, **{"fd": True, **options}), verbatim=False)
 
 
+def blf_playable(path: str, **options: Any) -> Playable:
+    """The frames of a BLF log; `options` are those of `Blf`. Times count from 1970 where the log has no start."""
+    from ..driving.blf import Blf
+
+    return _log(Blf(path, **{"fd": True, **options}), verbatim=False)
+
+
 def _log(spec: Any, *, verbatim: bool) -> Playable:
     skipped: dict[str, int] = {}
 
@@ -57,7 +64,7 @@ def _log(spec: Any, *, verbatim: bool) -> Playable:
         latest: int | None = None
         for block, decoded in decoded_blocks(spec):
             if not verbatim:
-                count(skipped, "lines that are no sound frames", len(decoded.bad))
+                count(skipped, "lines or objects that are no sound frames", len(decoded.bad))
                 for _, _, message in _frames(decoded.batches, {}):
                     yield message
                 continue

@@ -138,5 +138,6 @@ _MAKERS: dict[str, tuple[str, str]] = {
     "NASDAQ ITCH 5.0": ("itch", "itch_playable"),
     "candump": ("can", "candump_playable"),
     "Vector ASC": ("can", "asc_playable"),
+    "Vector BLF": ("can", "blf_playable"),
     "adc": ("adc", "adc_playable"),
 }
