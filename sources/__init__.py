@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .driving.rosbag1 import Rosbag1
     from .driving.rosbag2 import Rosbag2
     from .driving.srr520 import Srr520
+    from .driving.trc import Trc
     from .driving.video import Video
     from .file_sets import Files, files
     from .formats import FORMATS
@@ -104,6 +105,7 @@ __all__ = [
     "Srr520",
     "Tardis",
     "TopicMessages",
+    "Trc",
     "Video",
     "Zmq",
     "files",
@@ -140,6 +142,7 @@ _MODULES = {
     "driving.rosbag1": ("Rosbag1",),
     "driving.rosbag2": ("Rosbag2",),
     "driving.srr520": ("Srr520",),
+    "driving.trc": ("Trc",),
     "driving.video": ("Video",),
     "file_sets": ("Files", "files"),
     "formats": ("FORMATS",),

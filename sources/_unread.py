@@ -15,7 +15,6 @@ _BOOK = re.compile(rb"-?[0-9]+(,-?[0-9]+){3,}")
 _PARQUET = "write it as Parquet and read that with sources.ParquetTicks"
 #: How definitions of each DBN version begin: their length in words, and their record type.
 _DEFINITIONS = {b"\x5a\x13": 1, b"\x64\x13": 2, b"\x82\x13": 3}
-_CAN = "convert it with python-can: 'can_logconvert"
 _PICTURE = "a single picture: pictures are read from MCAP, bags, video, and the folders of KITTI and nuScenes"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (
@@ -39,8 +38,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     ),
     (b"\xff\xd8\xff", _PICTURE),
     (b"\x89PNG\r\n", _PICTURE),
-    (b";$FILEVERSION=", f"a CAN trace of PEAK: {_CAN} trace.trc trace.asc'"),
-    (b"MDF     ", f"a measurement file of ASAM (MDF): {_CAN} log.mf4 log.asc' if it is a log of CAN frames"),
+    (b";$FILEVERSION=", "a trace of PEAK that is none of CAN, perhaps of LIN, which is not read"),
+    (
+        b"MDF     ",
+        "a measurement file of ASAM (MDF): convert it with python-can: 'can_logconvert log.mf4 log.blf' if it is a log of "
+        "CAN frames",
+    ),
     (b"#ROSBAG V1", "a ROS 1 bag older than version 2.0: write it anew with 'rosbag filter old.bag new.bag True'"),
     (b"#ROSRECORD", "a ROS 1 bag older than version 2.0: write it anew with 'rosbag filter old.bag new.bag True'"),
     (b"# .PCD", "a single point cloud (PCD), not a recording: clouds are read from bags, MCAP, KITTI and nuScenes"),

@@ -73,6 +73,7 @@ FORMATS: tuple[Format, ...] = (
     Format("LOBSTER", "market.lobster", "lobster"),
     Format("Vector BLF", "driving.blf", "blf"),
     Format("Vector ASC", "driving.asc", "asc"),
+    Format("PEAK TRC", "driving.trc", "trc"),
     Format("candump", "driving.candump", "candump"),
     Format("NDJSON", "text.ndjson", "ndjson"),
     Format("JSON array", "games.json_array", "json_array"),

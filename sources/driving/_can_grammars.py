@@ -1,4 +1,4 @@
-"""The two formats of CAN logs in text, as grammars of `_can_lines`."""
+"""The formats of CAN logs in text, as grammars of `_can_lines`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ...pipeline.errors import FormatError
 from ...pipeline.source import Position
 from . import _can_asc_kernels as asc
 from . import _can_candump_kernels as candump
+from . import _can_trc_kernels as trc
 
-__all__ = ["AscGrammar", "CandumpGrammar"]
+__all__ = ["AscGrammar", "CandumpGrammar", "TrcGrammar"]
 
 Array = npt.NDArray[Any]
 
@@ -101,3 +102,35 @@ class AscGrammar:
     ) -> int:
         known = data, starts, lengths, scanned, self._origin, self._decimal, first, status
         return int(asc.frames(*known, *columns))
+
+
+class TrcGrammar:
+    """The lines of a trace of PEAK, with words in the order of `letters` (N O T B I d R l L D); nothing to remember."""
+
+    name = "trc"
+    reasons: Sequence[str] = trc.REASONS
+    no_frames: Sequence[int] = (trc.COMMENT, trc.EVENT)
+
+    def __init__(self, origin: int, letters: str) -> None:
+        self._origin, self._letters = origin, np.frombuffer(letters.encode(), np.uint8).copy()
+
+    def restore(self, position: Position) -> None:
+        pass
+
+    def position(self) -> dict[str, Any]:
+        return {}
+
+    def scan(self, data: Array, starts: Array, lengths: Array) -> Array:
+        return np.empty(0, np.int64)
+
+    def columns(
+        self,
+        data: Array,
+        starts: Array,
+        lengths: Array,
+        scanned: Array,
+        first: int,
+        status: Array,
+        columns: list[Array],
+    ) -> int:
+        return int(trc.frames(data, starts, lengths, self._letters, self._origin, first, status, *columns))

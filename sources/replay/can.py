@@ -1,7 +1,7 @@
 """CAN logs as candump's lines: ``(1436509052.249713) can0 044#2A366C2B00000000``.
 
 Lines that a log has in this form go out as they are, damaged ones included; what is written otherwise (candump's screen
-output, Vector's .asc and .blf) is written anew from the frame, on interface ``can<channel>``. Times have six decimals,
+output, .asc, .blf, .trc) is written anew from the frame, on interface ``can<channel>``. Times have six decimals,
 nine where they need them.
 """
 
@@ -15,7 +15,7 @@ from ...pipeline.columns import as_numpy
 from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
-__all__ = ["asc_playable", "blf_playable", "can_line", "candump_playable"]
+__all__ = ["asc_playable", "blf_playable", "can_line", "candump_playable", "trc_playable"]
 
 _INTERFACE = re.compile(rb"[ \t]*\([0-9.]*\)[ \t]+([^ \t]{1,15})[ \t]")
 _REMOTE, _ERROR = 1 << 30, 1 << 29
@@ -53,6 +53,13 @@ def blf_playable(path: str, **options: Any) -> Playable:
     from ..driving.blf import Blf
 
     return _log(Blf(path, **{"fd": True, **options}), verbatim=False)
+
+
+def trc_playable(path: str, **options: Any) -> Playable:
+    """The frames of a trace of PEAK; `options` are those of `Trc`. Times count from 1970 where the trace has no start."""
+    from ..driving.trc import Trc
+
+    return _log(Trc(path, **{"fd": True, **options}), verbatim=False)
 
 
 def _log(spec: Any, *, verbatim: bool) -> Playable:

@@ -139,5 +139,6 @@ _MAKERS: dict[str, tuple[str, str]] = {
     "candump": ("can", "candump_playable"),
     "Vector ASC": ("can", "asc_playable"),
     "Vector BLF": ("can", "blf_playable"),
+    "PEAK TRC": ("can", "trc_playable"),
     "adc": ("adc", "adc_playable"),
 }
