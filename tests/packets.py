@@ -19,6 +19,7 @@ __all__ = [
     "iex",
     "interface",
     "ipv4",
+    "ipv6",
     "mold",
     "mutated",
     "packet_block",
@@ -56,6 +57,23 @@ def ipv4(
         ">BBHHHBBHII", 64 + words, 0, 4 * words + len(inner), 7, fragment, 64, protocol, 0, source, target
     )
     return head + options + inner
+
+
+def ipv6(
+    inner: bytes,
+    *,
+    protocol: int = 17,
+    source: int = 0xFE80 << 112 | 1,
+    target: int = 0xFF0E << 112 | 0x114,
+    headers: Sequence[tuple[int, bytes]] = (),
+    length: int | None = None,
+) -> bytes:
+    """A packet of IPv6; `headers` are the extension headers in order: their protocol number, and what is behind its first
+    byte, which says what follows."""
+    kinds = [*(kind for kind, _ in headers), protocol]
+    body = b"".join(bytes([follows]) + rest for (_, rest), follows in zip(headers, kinds[1:], strict=True)) + inner
+    head = struct.pack(">IHBB", 0x6 << 28 | 0xABCDE, len(body) if length is None else length, kinds[0], 64)
+    return head + source.to_bytes(16, "big") + target.to_bytes(16, "big") + body
 
 
 def ethernet(inner: bytes, *, tags: Sequence[tuple[int, int]] = (), kind: int = 0x0800) -> bytes:

@@ -1,4 +1,4 @@
-"""From captured frames to what they carry: link layer, IPv4, UDP or TCP, and the payload behind them.
+"""From captured frames to what they carry: link layer, IPv4 or IPv6, UDP or TCP, and the payload behind them.
 
 Nothing in a frame is believed before it is compared with the bytes that were captured.
 """
@@ -14,13 +14,14 @@ from ._wire_kernels import be16, be32, le32
 
 __all__ = [
     "BAD_IP",
+    "BAD_IP6",
     "BAD_TRANSPORT",
     "CUT_LINK",
     "DROPPED",
     "FILTERED",
     "FRAGMENT",
+    "FRAGMENT6",
     "FRAMED_BAD",
-    "IPV6",
     "LINK_TYPES",
     "NOT_IP",
     "NOT_UDP_TCP",
@@ -34,11 +35,13 @@ __all__ = [
 
 OK = 0
 # Left out, with a reason that is counted.
-NOT_IP, IPV6, FRAGMENT, NOT_UDP_TCP, UNKNOWN_LINK, FILTERED, DROPPED = 1, 2, 3, 4, 5, 6, 7
+NOT_IP, FRAGMENT6, FRAGMENT, NOT_UDP_TCP, UNKNOWN_LINK, FILTERED, DROPPED = 1, 2, 3, 4, 5, 6, 7
 # Bad.
-SNAPPED, BAD_IP, BAD_TRANSPORT, CUT_LINK, UNSOUND, FRAMED_BAD = 8, 9, 10, 11, 12, 13
+SNAPPED, BAD_IP, BAD_TRANSPORT, CUT_LINK, UNSOUND, FRAMED_BAD, BAD_IP6 = 8, 9, 10, 11, 12, 13, 14
 
 _NULL, _ETHERNET, _RAW, _LOOP, _SLL, _SLL2, _IPV4, _IPV6 = 0, 1, 101, 108, 113, 276, 228, 229
+#: Extension headers of IPv6, and the one that a packet's fragments have.
+_HOPS, _ROUTING, _FRAGMENT, _AUTHENTICATION, _TARGET, _MOBILITY, _HOST, _SHIM = 0, 43, 44, 51, 60, 135, 139, 140
 LINK_TYPES = {
     _NULL: "loopback",
     _ETHERNET: "Ethernet",
@@ -99,6 +102,60 @@ def _known(link: Any) -> Any:
 
 
 @kernel
+def _ipv4(data: Any, at: Any, end: Any, snapped: Any) -> Any:
+    """(code, protocol, where what it carries begins, where it ends) of an IPv4 packet."""
+    if at + 20 > end:
+        return SNAPPED if snapped else BAD_IP, 0, at, end
+    head = np.int64(data[at] & 15) * 4
+    total = np.int64(be16(data, at + 2))
+    if total == 0:  # a frame that the network card was to cut into packets
+        if snapped:
+            return SNAPPED, 0, at, end
+        total = end - at
+    if data[at] >> 4 != 4 or head < 20 or total < head:
+        return BAD_IP, 0, at, end
+    if at + total > end:
+        return SNAPPED if snapped else BAD_IP, 0, at, end
+    if be16(data, at + 6) & 0x3FFF:
+        return FRAGMENT, 0, at, end
+    return OK, np.int64(data[at + 9]), at + head, at + total
+
+
+@kernel
+def _ipv6(data: Any, at: Any, end: Any, snapped: Any) -> Any:
+    """The same of an IPv6 packet, behind its extension headers (RFC 8200). A fragment that is the whole is none."""
+    if at + 40 > end:
+        return SNAPPED if snapped else BAD_IP6, 0, at, end
+    if data[at] >> 4 != 6:
+        return BAD_IP6, 0, at, end
+    total = np.int64(be16(data, at + 4))
+    if total == 0:  # a jumbogram, or as above
+        if snapped:
+            return SNAPPED, 0, at, end
+        total = end - at - 40
+    stop = at + 40 + total
+    if stop > end:
+        return SNAPPED if snapped else BAD_IP6, 0, at, end
+    following = np.int64(data[at + 6])
+    at += 40
+    while following in (_HOPS, _ROUTING, _TARGET, _MOBILITY, _HOST, _SHIM, _FRAGMENT, _AUTHENTICATION):
+        if at + 8 > stop:
+            return BAD_IP6, 0, at, end
+        size = np.int64(data[at + 1]) * 8 + 8
+        if following == _FRAGMENT:
+            size = np.int64(8)
+            if be16(data, at + 2) & 0xFFF9:
+                return FRAGMENT6, 0, at, end
+        elif following == _AUTHENTICATION:
+            size = np.int64(data[at + 1]) * 4 + 8
+        if at + size > stop:
+            return BAD_IP6, 0, at, end
+        following = np.int64(data[at])
+        at += size
+    return OK, following, at, stop
+
+
+@kernel
 def dissect(
     data: Any,
     count: Any,
@@ -108,11 +165,13 @@ def dissect(
     links: Any,
     port: Any,
     host: Any,
+    host6: Any,
     codes: Any,
     begins: Any,
     lengths: Any,
     sources: Any,
     targets: Any,
+    heads: Any,
     source_ports: Any,
     target_ports: Any,
     vlans: Any,
@@ -120,11 +179,13 @@ def dissect(
 ) -> None:
     """What each of `count` frames carries: `codes`, and where it is OK the payload (`begins`, `lengths`) and addresses.
 
-    `port` (-1: any) and `host` (-1: any) keep packets from or to them.
+    Addresses of IPv4 are in `sources` and `targets`; those of IPv6 stay where they are, 8 and 24 bytes behind `heads`, which
+    is -1 for IPv4. `port` (-1: any) and `host` (-1: any, -2: the IPv6 address `host6`) keep packets from or to them.
     """
     for i in range(count):
         codes[i] = FRAMED_BAD
         lengths[i] = 0
+        heads[i] = -1
         if sizes[i] < 0:
             continue
         link = np.int64(links[i])
@@ -134,34 +195,20 @@ def dissect(
         end = np.int64(ats[i]) + np.int64(sizes[i])
         kind, at, vlan = _network(data, np.int64(ats[i]), end, link)
         snapped = np.int64(fulls[i]) > np.int64(sizes[i])
-        if kind != 0x0800:
+        if kind == 0x0800:
+            code, protocol, inner, stop = _ipv4(data, at, end, snapped)
+        elif kind == 0x86DD:
+            code, protocol, inner, stop = _ipv6(data, at, end, snapped)
+        else:
+            code, protocol, inner, stop = NOT_IP, np.int64(0), at, end
             if kind == -1:
-                codes[i] = SNAPPED if snapped else CUT_LINK
-            else:
-                codes[i] = IPV6 if kind == 0x86DD else NOT_IP
+                code = SNAPPED if snapped else CUT_LINK
+        if code != OK:
+            codes[i] = code
             continue
-        if at + 20 > end:
-            codes[i] = SNAPPED if snapped else BAD_IP
-            continue
-        head = np.int64(data[at] & 15) * 4
-        total = np.int64(be16(data, at + 2))
-        if total == 0:  # a frame that the network card was to cut into packets
-            total = end - at
-        if data[at] >> 4 != 4 or head < 20 or total < head:
-            codes[i] = BAD_IP
-            continue
-        if at + total > end:
-            codes[i] = SNAPPED if snapped else BAD_IP
-            continue
-        if be16(data, at + 6) & 0x3FFF:
-            codes[i] = FRAGMENT
-            continue
-        protocol = data[at + 9]
         if protocol != 17 and protocol != 6:
             codes[i] = NOT_UDP_TCP
             continue
-        inner = at + head
-        stop = at + total
         codes[i] = BAD_TRANSPORT
         if inner + (8 if protocol == 17 else 20) > stop:
             continue
@@ -179,15 +226,22 @@ def dissect(
                 continue
             begins[i] = inner + size
             lengths[i] = stop - inner - size
-        sources[i] = be32(data, at + 12)
-        targets[i] = be32(data, at + 16)
         source_ports[i] = be16(data, inner)
         target_ports[i] = be16(data, inner + 2)
         vlans[i] = vlan
         protocols[i] = protocol
-        other_port = port >= 0 and source_ports[i] != port and target_ports[i] != port
-        other_host = host >= 0 and sources[i] != host and targets[i] != host
-        codes[i] = FILTERED if other_port or other_host else OK
+        other = port >= 0 and source_ports[i] != port and target_ports[i] != port
+        if kind == 0x86DD:
+            heads[i] = at
+            source, target = data[at + 8 : at + 24], data[at + 24 : at + 40]
+            other |= host >= 0 or (
+                host == -2 and not np.array_equal(source, host6) and not np.array_equal(target, host6)
+            )
+        else:
+            sources[i] = be32(data, at + 12)
+            targets[i] = be32(data, at + 16)
+            other |= host == -2 or (host >= 0 and sources[i] != host and targets[i] != host)
+        codes[i] = FILTERED if other else OK
 
 
 @kernel
@@ -200,6 +254,7 @@ def gather(
     times: Any,
     sources: Any,
     targets: Any,
+    heads: Any,
     source_ports: Any,
     target_ports: Any,
     vlans: Any,
@@ -211,10 +266,15 @@ def gather(
     out_source_port: Any,
     out_target_port: Any,
     out_vlan: Any,
+    out_source6: Any,
+    out_target6: Any,
     offsets: Any,
     values: Any,
 ) -> Any:
-    """Rows of the packets that are OK, payloads one after the other in `values`; returns how many rows."""
+    """Rows of the packets that are OK, payloads one after the other in `values`; returns how many rows.
+
+    `out_source6` and `out_target6` are written for packets of IPv6 only, and have no rows where there are none.
+    """
     row = 0
     filled: Any = 0
     offsets[0] = 0
@@ -228,6 +288,10 @@ def gather(
         out_source_port[row] = source_ports[i]
         out_target_port[row] = target_ports[i]
         out_vlan[row] = vlans[i]
+        head = np.int64(heads[i])
+        if head >= 0:
+            out_source6[row] = data[head + 8 : head + 24]
+            out_target6[row] = data[head + 24 : head + 40]
         begin, length = np.int64(begins[i]), np.int64(lengths[i])
         values[filled : filled + length] = data[begin : begin + length]
         filled += length

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -103,7 +102,7 @@ def interface_of(block: bytes, big: bool) -> tuple[int, int, int, int, int]:
 
 
 def packet_schema(source: str) -> pa.Schema:
-    """``net.packet``: one row per UDP datagram or TCP segment over IPv4; spec section 6, item 8."""
+    """``net.packet``: one row per UDP datagram or TCP segment; spec section 6, item 8, with the addresses of IPv6 behind."""
     return event_schema(
         [
             pa.field("src_ip", pa.uint32(), nullable=False),
@@ -112,6 +111,8 @@ def packet_schema(source: str) -> pa.Schema:
             pa.field("dst_port", pa.uint16(), nullable=False),
             pa.field("vlan", pa.uint16(), nullable=False),
             pa.field("payload", pa.binary(), nullable=False),
+            pa.field("src_ip6", pa.binary(16)),
+            pa.field("dst_ip6", pa.binary(16)),
         ],
         source=source,
         format="pcap",
@@ -119,14 +120,17 @@ def packet_schema(source: str) -> pa.Schema:
     )
 
 
-def address(text: str) -> int:
-    """An IPv4 address as a number. Raises GraphError if it is none."""
+def address(text: str) -> int | bytes:
+    """An IPv4 address as a number, an IPv6 address as 16 bytes. Raises GraphError if it is neither."""
     try:
-        return int(ipaddress.IPv4Address(text))
-    except (ValueError, TypeError):
-        raise GraphError(f"host={text!r} is no IPv4 address; write for example host='233.54.12.111'") from None
+        found = ipaddress.ip_address(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if found is None or getattr(found, "scope_id", None):
+        raise GraphError(f"host={text!r} is no IP address; write for example host='233.54.12.111' or host='ff0e::114'")
+    return int(found) if found.version == 4 else found.packed
 
 
-def dotted(number: Any) -> str:
-    """An IPv4 address as text."""
-    return str(ipaddress.IPv4Address(int(number)))
+def dotted(version: int, number: int) -> str:
+    """An IP address as text; that of IPv6 in brackets, as it stands before a port."""
+    return str(ipaddress.IPv4Address(number)) if version == 4 else f"[{ipaddress.IPv6Address(number)}]"

@@ -35,9 +35,9 @@ _ERRORS = {
     kernels.NO_TIME: "the time of the packet does not fit the years 1970 to 2262",
 }
 _REASONS = {
-    packets.NOT_IP: "not IPv4: neither IPv4 nor IPv6",
-    packets.IPV6: "not IPv4: IPv6",
+    packets.NOT_IP: "neither IPv4 nor IPv6",
     packets.FRAGMENT: "an IPv4 fragment",
+    packets.FRAGMENT6: "an IPv6 fragment",
     packets.NOT_UDP_TCP: "neither UDP nor TCP",
     packets.UNKNOWN_LINK: "of a link type that is not read",
     packets.FILTERED: "of another port or host",
@@ -46,7 +46,8 @@ _REASONS = {
 _WRONG = {
     packets.SNAPPED: "only {size} of the packet's {full} bytes were captured: record with a longer snap length",
     packets.BAD_IP: "the IPv4 header does not fit the {size} bytes captured",
-    packets.BAD_TRANSPORT: "the UDP or TCP header does not fit its IPv4 packet",
+    packets.BAD_IP6: "the IPv6 header, or one behind it, does not fit the {size} bytes captured",
+    packets.BAD_TRANSPORT: "the UDP or TCP header does not fit its IP packet",
     packets.UNSOUND: "the datagram to a port of the feed is not {feed}, or of more sessions than are followed",
     packets.CUT_LINK: "the frame ends inside its link header, after {size} bytes",
 }
@@ -55,13 +56,18 @@ _BLOCKS = {4: "name resolution", 5: "interface statistics"}
 
 @dataclass(slots=True)
 class Packets:
-    """What the packets of a piece carry, one entry each; entries count only where `codes` is OK (times: always)."""
+    """What the packets of a piece carry, one entry each; entries count only where `codes` is OK (times: always).
+
+    `heads` says where the header of an IPv6 packet is in the piece, whose addresses are not among `sources` and `targets`;
+    it is -1 for IPv4.
+    """
 
     codes: npt.NDArray[np.uint8]
     begins: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int32]
     sources: npt.NDArray[np.uint32]
     targets: npt.NDArray[np.uint32]
+    heads: npt.NDArray[np.int64]
     source_ports: npt.NDArray[np.uint16]
     target_ports: npt.NDArray[np.uint16]
     vlans: npt.NDArray[np.uint16]
@@ -257,8 +263,8 @@ class PacketFramer:
         self._data = data
 
 
-def dissected(piece: Piece, *, port: int = -1, host: int = -1) -> Packets:
-    """What the packets of `piece` carry."""
+def dissected(piece: Piece, *, port: int = -1, host: int | bytes = -1) -> Packets:
+    """What the packets of `piece` carry. `port` and `host` keep those from or to it, a number or 16 bytes; -1: any."""
     n = piece.count
     found = Packets(
         np.empty(n, np.uint8),
@@ -266,6 +272,7 @@ def dissected(piece: Piece, *, port: int = -1, host: int = -1) -> Packets:
         np.empty(n, np.int32),
         np.zeros(n, np.uint32),
         np.zeros(n, np.uint32),
+        np.empty(n, np.int64),
         np.zeros(n, np.uint16),
         np.zeros(n, np.uint16),
         np.zeros(n, np.uint16),
@@ -279,12 +286,14 @@ def dissected(piece: Piece, *, port: int = -1, host: int = -1) -> Packets:
         piece.fulls,
         piece.links,
         port,
-        host,
+        host if isinstance(host, int) else -2,
+        np.frombuffer(bytes(16) if isinstance(host, int) else host, np.uint8),
         found.codes,
         found.begins,
         found.lengths,
         found.sources,
         found.targets,
+        found.heads,
         found.source_ports,
         found.target_ports,
         found.vlans,

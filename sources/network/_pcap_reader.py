@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ...pipeline.columns import ColumnBlock
@@ -19,6 +20,8 @@ from ._pcap_framer import PacketFramer, Piece, dissected
 
 __all__ = ["PcapReader"]
 
+#: Columns that are not written by the kernel, or into memory of their own.
+_APART = ("ts_recv", "payload", "src_ip6", "dst_ip6")
 #: What may lie between the place of a packet's record and its bytes.
 _LONGEST_HEAD = 28
 
@@ -34,14 +37,15 @@ class PcapReader(SourceReader):
         path: str,
         schema: pa.Schema,
         port: int,
-        host: int,
+        host: int | bytes,
         context: Context,
         position: Position,
     ) -> None:
         self._feed, self._path, self._schema, self._port, self._host = feed, path, schema, port, host
         self._context = context
         self._framer = PacketFramer(feed, header, context.pool, position)
-        self._written = pa.schema([field for field in schema if field.name not in ("ts_recv", "payload")])
+        self._written = pa.schema([field for field in schema if field.name not in _APART])
+        self._sixes = pa.schema([schema.field(name) for name in ("src_ip6", "dst_ip6")])
 
     def blocks(self) -> Iterator[Block]:
         framer = self._framer
@@ -62,6 +66,8 @@ class PcapReader(SourceReader):
             offsets: Any = offsets_lease.array(np.int32, rows + 1)
             values: Any = values_lease.array(np.uint8, total)
             written = [columns[name] for name in self._written.names]
+            six = found.heads[kept] >= 0
+            both = ColumnBlock(self._context.pool, self._sixes, rows if six.any() else 0)
             gather: Any = packets.gather
             gather(
                 piece.data,
@@ -72,11 +78,13 @@ class PcapReader(SourceReader):
                 piece.times,
                 found.sources,
                 found.targets,
+                found.heads,
                 found.source_ports,
                 found.target_ports,
                 found.vlans,
                 block.first_seq,
                 *written,
+                *(both[name] for name in self._sixes.names),
                 offsets,
                 values,
             )
@@ -84,9 +92,18 @@ class PcapReader(SourceReader):
             buffers = [None, offsets_lease.buffer(0, 4 * (rows + 1)), values_lease.buffer(0, total)]
             payload = pa.Array.from_buffers(pa.binary(), rows, buffers)
             part = columns.batch(rows).columns
-            arrays = [part[0], *part, payload]
+            arrays = [part[0], *part, payload, *self._addresses(both, six)]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         return Decoded(batches, piece.unsound(self._path, found.codes), piece.dropped(found.codes))
+
+    def _addresses(self, both: ColumnBlock, six: npt.NDArray[np.bool_]) -> list[pa.Array]:
+        """The addresses of IPv6, null for packets of IPv4."""
+        if not six.any():
+            return [pa.nulls(len(six), kind) for kind in self._sixes.types]
+        for name in self._sixes.names:
+            both[name][~six] = 0
+        batch = both.batch(len(six), valid=dict.fromkeys(self._sixes.names, six))
+        return list(batch.columns)
 
     def reread(self, at: int, record: BadRecord) -> Decoded | None:
         """The packet whose record or bytes begin at `at`, numbered as `record`; None if none does, or if it is no row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,18 +32,20 @@ _NAMES = {
     _DEEP_IEX: "IEX DEEP",
     _BEAT: "MoldUDP64 without messages",
 }
+#: Protocol, version of IP, target address, target port.
+Flow = tuple[int, int, int, int]
 
 
 @dataclass(slots=True)
 class Survey:
-    """Packets in all, bad ones, those left out by reason, first and last time, and flows: (protocol, target, port) to
-    (what they look like, packets)."""
+    """Packets in all, bad ones, those left out by reason, first and last time, and flows: (protocol, version of IP, target,
+    port) to (what they look like, packets)."""
 
     packets: int = 0
     bad: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     times: tuple[int, int] | None = None
-    flows: dict[tuple[int, int, int], tuple[str, int]] = field(default_factory=dict)
+    flows: dict[Flow, tuple[str, int]] = field(default_factory=dict)
 
 
 def _kinds(piece: Piece, found: Packets) -> npt.NDArray[np.uint8]:
@@ -61,7 +64,7 @@ def _kinds(piece: Piece, found: Packets) -> npt.NDArray[np.uint8]:
 def survey(framer: PacketFramer) -> Survey:
     """Walk a whole capture."""
     told = Survey()
-    counts: dict[tuple[int, int, int], dict[int, int]] = {}
+    counts: dict[Flow, dict[int, int]] = {}
     for piece in framer.pieces():
         found = dissected(piece)
         kinds = _kinds(piece, found)
@@ -75,21 +78,37 @@ def survey(framer: PacketFramer) -> Survey:
             if len(span):
                 low, high = int(span.min()), int(span.max())
                 told.times = (low, high) if told.times is None else (min(low, told.times[0]), max(high, told.times[1]))
-        kept = found.codes == packets.OK
-        key = (found.targets[kept].astype(np.uint64) << np.uint64(32)) | (
-            found.target_ports[kept].astype(np.uint64) << np.uint64(16)
-        )
-        key |= (found.protocols[kept].astype(np.uint64) << np.uint64(8)) | kinds[kept].astype(np.uint64)
-        for number, many in zip(*(part.tolist() for part in np.unique(key, return_counts=True)), strict=True):
-            flow = (number >> 8 & 255, number >> 32, number >> 16 & 0xFFFF)
-            if flow not in counts and len(counts) >= _MOST_FLOWS:
-                flow = (flow[0], 0, 0)
-            inner = counts.setdefault(flow, {})
-            inner[number & 255] = inner.get(number & 255, 0) + many
+        for flow, kind, many in _flows(piece, found, kinds):
+            known = flow if flow in counts or len(counts) < _MOST_FLOWS else (flow[0], 4, 0, 0)
+            inner = counts.setdefault(known, {})
+            inner[kind] = inner.get(kind, 0) + many
     for flow, inner in counts.items():
         most = max(sorted(inner), key=lambda kind: inner[kind] if kind != _BEAT else 0)
         told.flows[flow] = (_NAMES[most], sum(inner.values()))
     return told
+
+
+def _flows(piece: Piece, found: Packets, kinds: npt.NDArray[np.uint8]) -> Iterator[tuple[Flow, int, int]]:
+    """Flows, what their packets look like, and how many."""
+    kept = found.codes == packets.OK
+    four = kept & (found.heads < 0)
+    key = (found.targets[four].astype(np.uint64) << np.uint64(32)) | (
+        found.target_ports[four].astype(np.uint64) << np.uint64(16)
+    )
+    key |= (found.protocols[four].astype(np.uint64) << np.uint64(8)) | kinds[four].astype(np.uint64)
+    for number, many in zip(*(part.tolist() for part in np.unique(key, return_counts=True)), strict=True):
+        yield (number >> 8 & 255, 4, number >> 32, number >> 16 & 0xFFFF), number & 255, many
+    six = np.flatnonzero(kept & (found.heads >= 0))
+    if not len(six):
+        return
+    keys = np.empty((len(six), 20), np.uint8)
+    keys[:, :16] = piece.data[found.heads[six, None] + np.arange(24, 40)]
+    keys[:, 16:18] = found.target_ports[six].astype(">u2").view(np.uint8).reshape(-1, 2)
+    keys[:, 18], keys[:, 19] = found.protocols[six], kinds[six]
+    for row, many in zip(*np.unique(keys, axis=0, return_counts=True), strict=True):
+        raw = row.tobytes()
+        flow = raw[18], 6, int.from_bytes(raw[:16], "big"), int.from_bytes(raw[16:18], "big")
+        yield flow, raw[19], int(many)
 
 
 def carried(framer: PacketFramer) -> tuple[str, int | None]:

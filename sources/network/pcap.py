@@ -32,18 +32,20 @@ _HEAD = 1 << 16
 
 @dataclass(frozen=True)
 class Pcap(SourceSpec):
-    """The UDP datagrams and TCP segments over IPv4 of a capture (``net.packet``), one row each.
+    """The UDP datagrams and TCP segments over IPv4 and IPv6 of a capture (``net.packet``), one row each.
 
-    Columns behind the three of every source: `src_ip`, `dst_ip` uint32 (the first byte of the address is the highest),
-    `src_port`, `dst_port` uint16, `vlan` uint16 (of the innermost 802.1Q tag, 0 without one), `payload` binary (a TCP
-    segment's as it is: neither ordered nor joined). `seq` is the number of the packet among all in the file; `ts_event`
-    and `ts_recv` are the time of capture.
+    Columns behind the three of every source: `src_ip`, `dst_ip` uint32 (the first byte of the address is the highest; 0 for
+    IPv6), `src_port`, `dst_port` uint16, `vlan` uint16 (of the innermost 802.1Q tag, 0 without one), `payload` binary (a TCP
+    segment's as it is: neither ordered nor joined), `src_ip6`, `dst_ip6` fixed_size_binary[16] (null for IPv4). `seq` is the
+    number of the packet among all in the file; `ts_event` and `ts_recv` are the time of capture.
 
-    `port` keeps packets from or to that port, `host` (dotted IPv4) from or to that address. What is left out is counted as
-    dropped with the reason: other protocols, IPv6, IPv4 fragments (they are not put together), link types other than
-    Ethernet, raw IP, Linux cooked (1 and 2) and loopback, filtered packets, pcapng blocks that hold no packet. Packets
-    that a snap length cut, headers that do not fit, and bytes in which no packet can be found are bad records with their
-    offset (in the unpacked content). Packets of pcapng that have no time take that of the packet before.
+    `port` keeps packets from or to that port, `host` (an IPv4 or IPv6 address) from or to that address. What is left out is
+    counted as dropped with the reason: other protocols (also encrypted ones), fragments of IPv4 and IPv6 (they are not put
+    together), link types other than Ethernet, raw IP, Linux cooked (1 and 2) and loopback, filtered packets, pcapng blocks
+    that hold no packet. Of IPv6 the headers for hops, routing, targets, authentication, mobility and a fragment that is the
+    whole packet are stepped over. Packets that a snap length cut, headers that do not fit, and bytes in which no packet can
+    be found are bad records with their offset (in the unpacked content). Packets of pcapng that have no time take that of
+    the packet before.
 
     Raises GraphError for wrong arguments; `open` raises FormatError for an empty file or one of another format.
     pcap: draft-ietf-opsawg-pcap; pcapng: draft-ietf-opsawg-pcapng; schema: formats, section 6, item 8.
@@ -138,8 +140,8 @@ def inspect_pcap(path: PathLike) -> dict[str, Any]:
     finally:
         feed.close()
     types = {
-        f"{'udp' if protocol == 17 else 'tcp'} {dotted(target)}:{port}": {"name": what, "messages": count}
-        for (protocol, target, port), (what, count) in sorted(found.flows.items())
+        f"{'udp' if protocol == 17 else 'tcp'} {dotted(version, target)}:{port}": {"name": what, "messages": count}
+        for (protocol, version, target, port), (what, count) in sorted(found.flows.items())
     }
     opened = open_pcap(path)
     return {
