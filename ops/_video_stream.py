@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..pipeline._nal import Numbering, gap_before, numbering_of, slice_of
 from ..pipeline.errors import StateLimitError
-from ._video_avc import Numbering, numbering_of, slice_of
 from ._video_events import (
     AFTER_DAMAGE,
     BEFORE_FIRST,
@@ -147,19 +147,8 @@ class VideoStream:
     def _gap(self, content: Content) -> str | None:
         """What is missing in front of an H.264 picture, by the number it has."""
         head = slice_of(content.slice, self._numbering) if content.slice else None
-        if head is None or head.number is None or self._numbering is None:
-            self._reference = None
-            return None
-        before = self._reference
-        if head.reference or before is None:
-            self._reference = head.number
-        if head.idr or before is None or self._numbering.follows(head.number, before):
-            return None
-        wanted = self._numbering.next(before)
-        return (
-            f"reference pictures in front of it are missing: its number is {head.number}, not {wanted} "
-            "(with conceal=True it is decoded all the same)"
-        )
+        self._reference, gap = gap_before(head, self._numbering, self._reference)
+        return gap
 
     def _new_decoder(self, *, leads: bool) -> Any:
         decoder = av_library().CodecContext.create(DECODERS[self._codec or ""], "r")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._video_avc import slice_of
+from ..pipeline._nal import nal_units, slice_of
 
 __all__ = ["DECODERS", "Content", "codec_name", "content_of", "guessed_codec"]
 
@@ -51,7 +51,7 @@ def guessed_codec(data: bytes) -> str | None:
     """The codec by what a stream begins with: a JPEG, or parameter sets of H.264 or H.265; None for anything else."""
     if data[:3] == b"\xff\xd8\xff":
         return "jpeg"
-    heads = [data[at : at + 2] for at, _ in _units(data)]
+    heads = [data[at : at + 2] for at, _ in nal_units(data)]
     if any(head[0] & 0x9F == 7 and head[0] & 0x60 for head in heads):
         return "h264"
     return "h265" if any(head[0] >> 1 == 32 and len(head) == 2 and head[1] & 7 for head in heads) else None
@@ -65,7 +65,7 @@ def content_of(data: bytes, codec: str) -> Content:
         if data[:2] != b"\xff\xd8":
             raise ValueError(f"no JPEG: it begins with {data[:2].hex(' ')}, not with ff d8")
         return Content("closed", False, True)
-    units = _units(data)
+    units = nal_units(data)
     if not units:
         raise ValueError(f"no start code (00 00 01) in {len(data)} bytes: video in messages is Annex B")
     avc = codec == "h264"
@@ -86,16 +86,6 @@ def content_of(data: bytes, codec: str) -> Content:
     if pictures and 16 <= pictures[0] <= 23:
         entry = "closed" if pictures[0] in (19, 20) else "open"
     return Content(entry, any(6 <= kind <= 9 for kind in pictures), bool(pictures), sets, complete)
-
-
-def _units(data: bytes) -> list[tuple[int, int]]:
-    """Where NAL units begin (behind their start codes) and end."""
-    starts, at = [], data.find(b"\0\0\1")
-    while at >= 0:
-        starts.append(at + 3)
-        at = data.find(b"\0\0\1", at + 3)
-    ends = [*(start - 3 for start in starts[1:]), len(data)][: len(starts)]
-    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
 
 def _h264_entry(data: bytes, kinds: list[int], units: list[tuple[int, int]]) -> str:

@@ -18,6 +18,7 @@ from ...pipeline.errors import FormatError
 from ...pipeline.source import Position
 from ._video_demux import Demuxer, av_library
 from ._video_format import entry_of, is_leading
+from ._video_gaps import Gaps
 from ._video_packets import number_in
 
 __all__ = ["NO_PICTURE", "Bad", "Lost", "Picture", "Pictures", "State"]
@@ -203,6 +204,7 @@ class _Run:
         self.leading = 0
         self._counts_leading = state.last < 0
         self._leads, self._held = False, list[Any]()
+        self._gaps = Gaps(self._info) if self._info.codec == "h264" and not conceal else None
         self._decoder = decoder = av.CodecContext.create(self._info.decoder, "r")
         if self._info.extradata:
             decoder.extradata = self._info.extradata
@@ -222,9 +224,14 @@ class _Run:
         return entry_of(bytes(packet), self._info.codec, self._info.sets.length_size) == "closed"
 
     def decode(self, number: int, packet: Any) -> tuple[Iterator[Picture], str | None]:
-        """The pictures that are ready, and what is wrong with the packet. Raises _DamageSeen if threads hide which it is."""
+        """The pictures that are ready, and what is wrong with the packet or missing in front of it.
+
+        Raises _DamageSeen if threads hide which packet it is.
+        """
         codec, size = self._info.codec, self._info.sets.length_size
-        data = bytes(packet) if codec == "h265" else b""
+        data = bytes(packet) if codec == "h265" or self._gaps is not None else b""
+        if self._gaps is not None and (missing := self._gaps.before(data)):
+            return iter(()), missing
         entry = codec == "h265" and packet.is_keyframe and entry_of(data, codec, size) == "open"
         if not self.sent and number == self._state.key:
             self._leads = entry

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CODECS", "CONTAINERS", "RAW", "container_of", "entry_of", "is_leading", "nal_types", "start_codes"]
+from ...pipeline._nal import nal_units, start_codes
+
+__all__ = ["CODECS", "CONTAINERS", "RAW", "container_of", "entry_of", "is_leading", "nal_types"]
 
 #: FFmpeg's demuxer by container. It is always named, so that bytes cannot choose a format that opens other files.
 CONTAINERS = {
@@ -63,15 +65,6 @@ def _annex_b(head: bytes) -> str | None:
     return None
 
 
-def start_codes(data: bytes) -> list[int]:
-    """Where the NAL units of an Annex-B stream begin (behind ``00 00 01``)."""
-    found, at = [], data.find(b"\0\0\1")
-    while at >= 0:
-        found.append(at + 3)
-        at = data.find(b"\0\0\1", at + 3)
-    return found
-
-
 def _second_picture(head: bytes) -> bool:
     """Whether a JPEG picture is directly followed by another one, its markers walked as they are written."""
     at = 2
@@ -95,14 +88,7 @@ def _second_picture(head: bytes) -> bool:
 
 def nal_types(data: bytes, codec: str, length_size: int) -> list[int]:
     """The types of the NAL units of a packet, with lengths of `length_size` bytes in front (0: start codes)."""
-    starts = []
-    if length_size:
-        at = 0
-        while at + length_size < len(data):
-            starts.append(at + length_size)
-            at += length_size + int.from_bytes(data[at : at + length_size], "big")
-    else:
-        starts = [at for at in start_codes(data) if at < len(data)]
+    starts = [at for at, _ in nal_units(data, length_size)]
     return [data[at] & 0x1F if codec == "h264" else data[at] >> 1 & 0x3F for at in starts]
 
 

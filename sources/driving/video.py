@@ -56,9 +56,10 @@ class Video(SourceSpec):
     behind `start` (floats in a .npy). ``ts_recv`` is the same.
 
     A packet that is damaged goes to quarantine with its number and byte; decoding goes on at the next key frame, and
-    what is lost until then is counted. `conceal` lets the decoder paint over damage instead. `threads` is for the
-    decoder (0: as many as there are cores); rows do not depend on it. `container` (mp4, matroska, mpegts, avi, h264,
-    h265, mjpeg) is told by content where not given. ``seq`` numbers packets, bad and lost ones included.
+    what is lost until then is counted. So does, of pictures, one of H.264 in front of which reference pictures are missing
+    (its ``frame_num`` tells), as `ops.DecodeVideo` has it. `conceal` lets the decoder paint over damage and gaps instead.
+    `threads` is for the decoder (0: as many as there are cores); rows do not depend on it. `container` (mp4, matroska,
+    mpegts, avi, h264, h265, mjpeg) is told by content where not given. ``seq`` numbers packets, bad and lost ones included.
 
     Raises GraphError for wrong arguments; `schema` and `open` raise FormatError for a file that is no video, OSError, and
     MissingExtraError without the package ``av``. Schema: formats, section 6, items 2 and 7.
@@ -263,8 +264,10 @@ def inspect_video(path: PathLike) -> dict[str, Any]:
 
 def _walked(spec: Video, demuxer: Demuxer) -> dict[str, Any]:
     from ._video_clock import VideoClock
+    from ._video_gaps import Gaps
 
     info = demuxer.info
+    gaps = Gaps(info) if info.codec == "h264" else None
     clock = VideoClock(info, start_ns=None, rate=None, stamps=None, order=lambda: None)
     count = keys = 0
     low, high, problem = None, None, ""
@@ -274,6 +277,8 @@ def _walked(spec: Video, demuxer: Demuxer) -> dict[str, Any]:
             problem = problem or f"packet {number} {packet if isinstance(packet, str) else 'is cut or damaged'}"
             continue
         keys += bool(packet.is_keyframe)
+        if gaps is not None and (missing := gaps.before(bytes(packet))):
+            problem = problem or f"packet {number}: {missing.partition(' (with')[0]}"
         try:
             when = clock.ns(number, packet.pts, number)
         except ValueError as error:

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mcap.writer import Writer  # noqa: E402
 from operator_harness import Result, assert_boundaries_do_not_matter, assert_restorable, run_operator  # noqa: E402
-from penstock.ops._video_avc import numbering_of, slice_of  # noqa: E402
 from penstock.ops._video_units import content_of, guessed_codec  # noqa: E402
 from penstock.ops.video import DecodeVideo  # noqa: E402
+from penstock.pipeline._nal import numbering_of, slice_of  # noqa: E402
 from penstock.pipeline.context import Context  # noqa: E402
 from penstock.pipeline.errors import GraphError, StateLimitError  # noqa: E402
 from penstock.pipeline.operator import END_OF_TIME, NO_TIME  # noqa: E402

@@ -11,9 +11,9 @@ pytest.importorskip("av")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_harness import run_operator
-from penstock.ops._video_avc import numbering_of, slice_of
 from penstock.ops._video_units import content_of, guessed_codec
 from penstock.ops.video import DecodeVideo
+from penstock.pipeline._nal import numbering_of, slice_of
 from penstock.pipeline.context import Context
 from penstock.sources.driving.video import Video
 from video_files import SIZE, write_video

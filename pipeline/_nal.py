@@ -1,17 +1,45 @@
-"""H.264 headers as far as they say that pictures are missing: a decoder paints over a lost reference without a word.
+"""NAL units of encoded video, and H.264 headers as far as they say that pictures are missing.
 
-Reference pictures are numbered (`frame_num`, ITU-T H.264, 7.4.3): a picture has the number of the reference before it or the
-next one, modulo what the sequence parameter set says. Anything else is a gap, unless that set allows for gaps.
+Sources of video and the decoding of rows both read them, and may not import each other. A decoder paints over a lost
+reference without a word. But reference pictures are numbered (`frame_num`, ITU-T H.264, 7.4.3): a picture has the number of
+the reference before it or the next one, modulo what the sequence parameter set says. Anything else is a gap, unless that set
+allows for gaps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Numbering", "Slice", "numbering_of", "slice_of"]
+__all__ = ["Numbering", "Slice", "gap_before", "nal_units", "numbering_of", "slice_of", "start_codes"]
 
 #: Profiles whose parameter sets tell the chroma format (7.3.2.1.1).
 _HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+
+
+def start_codes(data: bytes) -> list[int]:
+    """Where the NAL units of an Annex-B stream begin (behind ``00 00 01``)."""
+    found, at = [], data.find(b"\0\0\1")
+    while at >= 0:
+        found.append(at + 3)
+        at = data.find(b"\0\0\1", at + 3)
+    return found
+
+
+def nal_units(data: bytes, length_size: int = 0) -> list[tuple[int, int]]:
+    """Where NAL units that are not empty begin and end: behind start codes, or lengths of `length_size` bytes.
+
+    A length that goes past the end is taken for one that reaches it.
+    """
+    if not length_size:
+        starts = start_codes(data)
+        ends = [*(start - 3 for start in starts[1:]), len(data)][: len(starts)]
+    else:
+        starts, ends, at = [], [], 0
+        while at + length_size < len(data):
+            starts.append(at + length_size)
+            at += length_size + int.from_bytes(data[at : at + length_size], "big")
+            ends.append(min(at, len(data)))
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +138,22 @@ def slice_of(unit: bytes, numbering: Numbering | None) -> Slice | None:
     except ValueError:
         return None
     return Slice(kind, unit[0] & 0x1F == 5, bool(unit[0] & 0x60), number)
+
+
+def gap_before(head: Slice | None, numbering: Numbering | None, before: int | None) -> tuple[int | None, str | None]:
+    """The number of the last reference, with the picture of `head`, and what is missing in front of that.
+
+    `before` is the number behind the picture in front; None: not known, so nothing can be missing.
+    """
+    if head is None or head.number is None or numbering is None:
+        return None, None
+    reference = head.number if head.reference or before is None else before
+    if head.idr or before is None or numbering.follows(head.number, before):
+        return reference, None
+    return reference, (
+        f"reference pictures in front of it are missing: its number is {head.number}, not {numbering.next(before)} "
+        "(with conceal=True it is decoded all the same)"
+    )
 
 
 class _Bits:
