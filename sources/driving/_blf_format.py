@@ -96,6 +96,8 @@ class FileHead:
         if self.start is None:
             return None
         year, month, day, hour, minute, second, ms = self.start
+        if ms > 999:
+            return None
         try:
             text = f"{year:04d}-{month:02d}-{day:02d} {hour:02d}:{minute:02d}:{second:02d}.{ms:03d}"
             return civil_ns(text, at)

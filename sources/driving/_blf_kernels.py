@@ -13,7 +13,7 @@ __all__ = ["CUT", "DONE", "FULL", "LOST", "MORE", "OPEN", "OTHER", "REASONS", "f
 #: What a status means; the last is no error.
 REASONS = (
     "",
-    "no object begins here; the bytes up to the next one are skipped",
+    "no object begins here; {size} bytes up to the next object are skipped",
     "the content ends inside an object",
     "a container inside a container",
     "the object is too short for what it is",
@@ -82,7 +82,8 @@ def find(b: Any, p: Any, end: Any) -> Any:
 def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status: Any) -> Any:
     """The objects in ``b[p:end]``, which is all there is if `final`: why it stopped, where, how many, bytes wanted there.
 
-    An object that is not followed by another, but has the head of one inside, has lied about its length.
+    An object that is not followed by another, or is longer than frames of its kind are, and has the head of one inside,
+    has lied about its length.
     """
     count, ahead = 0, _HEADER + _PADDING
     while count < starts.shape[0]:
@@ -99,8 +100,12 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
             starts[count], sizes[count], status[count] = p, r - p, LOST
             count, p = count + 1, r
             continue
-        stop = end + 1  # of an object whose head cannot be right
-        if q + _HEADER <= end and _can_be(b, q):
+        wrong = LOST  # what it is if it is no sound object
+        if q + _HEADER > end:
+            if not final:
+                return MORE, q, count, ahead
+            wrong = CUT
+        elif _can_be(b, q):
             stop = q + _u32(b, q + 8)
             if stop + ahead > end and not final:
                 return MORE, q, count, stop + ahead - q
@@ -108,12 +113,11 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
                 starts[count], sizes[count], status[count] = q, stop - q, 0
                 count, p = count + 1, stop
                 continue
-        elif q + _HEADER > end and not final:
-            return MORE, q, count, ahead
+            wrong = CUT
         r = find(b, q + 4, end)
         if r < 0 and not final:
             return OPEN, q, count, 0
-        starts[count], status[count] = q, LOST if r >= 0 else CUT
+        starts[count], status[count] = q, wrong if r < 0 else LOST
         r = end if r < 0 else r
         sizes[count] = r - q
         count, p = count + 1, r
@@ -123,10 +127,30 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
 @kernel
 def _sound(b: Any, start: Any, stop: Any, end: Any) -> bool:
     """Whether an object ends where it says."""
+    kind, inside = _u32(b, start + 12), start + 4
     if end - stop <= _PADDING or _follows(b, stop, end) >= 0:
-        return True
-    r = find(b, start + 4, min(end, stop + _HEADER - 1))
+        body = _longest(kind)
+        if body < 0:
+            return True
+        inside = start + _u16(b, start + 4) + body
+    r = find(b, inside, min(end, stop + _HEADER - 1))
     return r < 0 or r >= stop
+
+
+@kernel
+def _longest(kind: Any) -> Any:
+    """How long the bodies of frames of a kind are at most, as far as is known; -1 for objects that are no frames."""
+    if kind == 1:
+        return 16
+    if kind == 2:
+        return 8
+    if kind == 86:
+        return 24
+    if kind == 73:
+        return 32
+    if kind == 100:
+        return 88
+    return 160 if kind == 101 or kind == 104 else -1
 
 
 @kernel
@@ -158,7 +182,7 @@ def frames(
             continue
         p = np.int64(starts[i])
         end, kind = p + np.int64(sizes[i]), _u32(b, p + 12)
-        if kind != 1 and kind != 86 and kind != 100 and kind != 101 and kind != 73 and kind != 2 and kind != 104:
+        if _longest(kind) < 0:
             status[i] = _NESTED if kind == 10 else OTHER
             kinds[min(kind, 255)] += kind != 10
             continue

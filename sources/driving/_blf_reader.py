@@ -140,7 +140,7 @@ class BlfReader(SourceReader):
         stream = self._stream
         tail, wanted = b"", 0
         while True:
-            size = max(self._size, wanted, len(tail) + 4 * HEADER)
+            size = max(self._size, min(wanted, 4 * len(tail)), len(tail) + 4 * HEADER)  # lengths may lie: by and by
             lease = self._pool.take(size)
             data: Any = lease.array(np.uint8, size)
             data[: len(tail)] = np.frombuffer(tail, np.uint8)
@@ -188,8 +188,7 @@ class BlfReader(SourceReader):
             text += bytes(scratch[: stream.fill(scratch)])
         place, inside = _within(stream.marks, start)
         where = f"{self._path}, byte {place}, {inside} bytes into its content"
-        error = f"no object begins here; {length} bytes up to the next object are skipped"
-        bad = BadRecord(where, "blf.frame", error, kept, self._seq)
+        bad = BadRecord(where, "blf.frame", kernels.REASONS[kernels.LOST].format(size=length), kept, self._seq)
         yield self._block(1, length, start + length, _Lost(bad))
         return text
 
@@ -215,8 +214,8 @@ class BlfReader(SourceReader):
         place, inside = _within(found.marks, found.base + start)
         where = f"{self._path}, byte {place}, {inside} bytes into its content"
         operation = "blf.frame" if status in (kernels.LOST, kernels.CUT) else "blf.decode"
-        kept = found.data[start : start + min(size, KEPT)].tobytes()
-        return BadRecord(where, operation, kernels.REASONS[status], kept, seq)
+        error = kernels.REASONS[status].format(size=size)
+        return BadRecord(where, operation, error, found.data[start : start + min(size, KEPT)].tobytes(), seq)
 
 
 def _decode(
