@@ -112,10 +112,8 @@ def _line(data: Any, p: Any, end: Any, columns: Any, payload: Any, k: Any) -> An
             bad = 0 if sound else _WAY
         elif column == 76 or column == 108:  # L, l
             size = _decimal(data, p, stop)
-            if column == 76 and kind == _FD_FRAME and 8 < size < 16:
-                size = size * 4 - 24 if size < 13 else size * 16 - 176
-            elif column == 76 and 8 < size < 16:
-                size = np.int64(8)
+            if column == 76:
+                size = _of_code(size, kind == _FD_FRAME)
             bad = _LENGTH if size < 0 or size > (64 if kind == _FD_FRAME else 8) else 0
             if bad == 0 and size > payload.shape[1]:
                 bad = _NARROW
@@ -126,6 +124,16 @@ def _line(data: Any, p: Any, end: Any, columns: Any, payload: Any, k: Any) -> An
             break
         p = skip_space(data, stop, end)
     return bad, time, kind, channel, number, wide, size
+
+
+@kernel
+def _of_code(code: Any, is_fd: bool) -> Any:
+    """The length that a length code stands for; -1 for none."""
+    if code <= 8 or code > 15:
+        return code if code <= 8 else np.int64(-1)
+    if not is_fd:
+        return np.int64(8)
+    return code * 4 - 24 if code < 13 else code * 16 - 176
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Damaged logs of both text formats: no crash; every line is a row, a counted drop or a bad record; no byte is lost."""
+"""Damaged logs of the text formats: no crash; every line is a row, a counted drop or a bad record; no byte is lost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError
-from penstock.sources.driving._can_grammars import AscGrammar, CandumpGrammar
+from penstock.sources.driving._can_grammars import AscGrammar, CandumpGrammar, TrcGrammar
 from penstock.sources.driving._can_lines import CanLogReader, Grammar
 from penstock.sources.driving.asc import Asc
 from penstock.sources.driving.candump import Candump
+from penstock.sources.driving.trc import Trc
 from penstock.sources.storage.unpack import BytesFeed
 from source_reading import read_whole
 
@@ -38,6 +39,16 @@ ASC = b"".join(
         b"   31.5 2  7FFx Tx r\n   32.0 1 ErrorFrame\n   32.0 1 Statistic: D 0 R 0\nEnd TriggerBlock\n",
     )
 )
+TRC = b"".join(
+    (
+        b";$FILEVERSION=2.1\r\n;$STARTTIME=41766.4648963872\r\n;$COLUMNS=N,O,T,B,I,d,R,L,D\r\n;\r\n",
+        b"      1      1059.900 DT 1      0300 Rx -  7    00 00 00 00 04 00 00 \r\n",
+        b"      5      1334.416 FD 1      0500 Tx -  9    01 02 03 04 05 06 07 08 09 0A 0B 0C\r\n",
+        b"      6      1334.222 ER 1         - Rx -  5    04 00 02 00 00\r\n      7      1334.224 EV -  hello\r\n",
+        b"     12      1335.156 DT 1  18EFC034 Tx -  8    01 02 03 04 05 06 07 08\r\n 13  1336.543 RR 1  0100 Rx -  3\r\n",
+    )
+)
+SEEDS = {"candump": CANDUMP, "asc": ASC, "trc": TRC}
 INSERTS = (
     b"(",
     b")",
@@ -65,6 +76,8 @@ def reader_of(content: bytes, grammar: Grammar, fd: bool, size: int) -> CanLogRe
 
 
 def grammar_of(name: str) -> Grammar:
+    if name == "trc":
+        return TrcGrammar(10**18, "NOTBIdRLD")
     return CandumpGrammar() if name == "candump" else AscGrammar(10**18, decimal=False, relative=True)
 
 
@@ -114,7 +127,7 @@ def mutations(cases: int, seed: bytes, start: int) -> Iterator[bytes]:
 
 
 def fuzz(cases: int) -> None:
-    for name, seed, start in (("candump", CANDUMP, 1), ("asc", ASC, 2)):
+    for start, (name, seed) in enumerate(SEEDS.items(), 1):
         for i, content in enumerate(mutations(cases, seed, start)):
             account(content, name, fd=i % 2 == 0)
 
@@ -131,14 +144,14 @@ def test_mutated_logs_are_accounted_for_nightly() -> None:
 @settings(max_examples=200)
 @given(content=st.binary(max_size=300) | st.text("()#.0123456789ABCDRTx []\n\t\r", max_size=300).map(str.encode))
 def test_any_bytes_are_accounted_for(content: bytes) -> None:
-    for name in ("candump", "asc"):
+    for name in SEEDS:
         account(content, name)
 
 
 @settings(max_examples=60)
 @given(data=st.data())
 def test_rows_do_not_depend_on_the_size_of_blocks(data: st.DataObject) -> None:
-    name, seed = data.draw(st.sampled_from([("candump", CANDUMP), ("asc", ASC)]))
+    name, seed = data.draw(st.sampled_from(sorted(SEEDS.items())))
     content = seed * 20
     whole = account(content, name)
     assert whole[0]
@@ -162,7 +175,7 @@ def test_an_interface_name_in_a_damaged_line_is_seen_by_all_later_blocks() -> No
 
 def test_cut_anywhere_a_log_keeps_what_stands_before(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    for spec, content in ((Candump(path, fd=True), CANDUMP), (Asc(path, fd=True), ASC)):
+    for spec, content in ((Candump(path, fd=True), CANDUMP), (Asc(path, fd=True), ASC), (Trc(path, fd=True), TRC)):
         path.write_bytes(content)
         whole = read_whole(spec).rows
         for end in range(0, len(content), 5):

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import blf_files as blf
 import numpy as np
 import pytest
+from blf_files import container, file_head, thing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_feeds import beside, follow, free_port, until_bound
@@ -213,6 +215,27 @@ def test_an_asc_log_goes_out_as_candump_lines_at_its_date(tmp_path: Path) -> Non
     want, _, _ = follow(sources.Asc(path))
     got, bad, _ = served(path, lambda url: live_can(url, interfaces=["can0", "can1", "can2"], reconnect="0s"), "tcp")
     assert not bad and got.drop_columns(["seq"]).equals(want.drop_columns(["seq"])) and got.num_rows == 3
+
+
+def test_binary_logs_and_traces_go_out_as_candump_lines(tmp_path: Path) -> None:
+    path = tmp_path / "drive.blf"
+    objects = [
+        thing(1, blf.can_message(1, 0x123, bytes([1, 2])), 15_991_000),
+        thing(65, b"text"),
+        thing(1, blf.can_message(999, 0x123, b"")),
+        thing(100, blf.fd_message(2, 0x98FF1234, b"\xaa"), 18_501_001),
+    ]
+    path.write_bytes(file_head() + container(b"".join(objects)))
+    playable = playable_of(str(path))
+    want = [b"(1397640073.174991) can1 123#0102", b"(1397640073.177501001) can2 18FF1234##0AA"]
+    assert [message.data for message in playable.messages()] == want
+    assert playable.skipped == {"lines or objects that are no sound frames": 1}
+    path = tmp_path / "drive.trc"
+    path.write_text(
+        ";$FILEVERSION=1.1\n;$STARTTIME=25569.0\n  1)  1000.5  Rx  0123  2  01 02\n  2)  1001  Rx  07FF  0  RTR\n"
+    )
+    sent = [message.data for message in playable_of(str(path)).messages()]
+    assert sent == [b"(1.000500) can1 123#0102", b"(1.001000) can1 7FF#R"]
 
 
 def test_a_lost_connection_of_can_lines_is_told_and_interfaces_go_on_from_a_position() -> None:
