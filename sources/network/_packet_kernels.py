@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
-from ._wire_kernels import be16, be32, le32
+from ._wire_kernels import be16, be32, be64, le32
 
 __all__ = [
     "BAD_IP",
@@ -156,6 +156,12 @@ def _ipv6(data: Any, at: Any, end: Any, snapped: Any) -> Any:
 
 
 @kernel
+def _is(data: Any, at: Any, host: Any) -> Any:
+    """Whether the 16 bytes at `at` are the address `host`."""
+    return be64(data, at) == be64(host, 0) and be64(data, at + 8) == be64(host, 8)
+
+
+@kernel
 def dissect(
     data: Any,
     count: Any,
@@ -233,10 +239,7 @@ def dissect(
         other = port >= 0 and source_ports[i] != port and target_ports[i] != port
         if kind == 0x86DD:
             heads[i] = at
-            source, target = data[at + 8 : at + 24], data[at + 24 : at + 40]
-            other |= host >= 0 or (
-                host == -2 and not np.array_equal(source, host6) and not np.array_equal(target, host6)
-            )
+            other |= host >= 0 or (host == -2 and not (_is(data, at + 8, host6) or _is(data, at + 24, host6)))
         else:
             sources[i] = be32(data, at + 12)
             targets[i] = be32(data, at + 16)
