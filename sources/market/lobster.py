@@ -214,7 +214,7 @@ class Lobster(SourceSpec):
 
     @property
     def block_bound(self) -> int:
-        return 64 << 20 if self.table == "l3" else 128 << 20
+        return 64 << 20
 
 
 def _text_head(path: str) -> bytes:

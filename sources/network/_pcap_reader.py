@@ -45,6 +45,7 @@ class PcapReader(SourceReader):
         self._context = context
         self._framer = PacketFramer(feed, header, context.pool, position)
         self._written = pa.schema([field for field in schema if field.name not in _APART])
+        self._none = pa.nulls(0, pa.binary(16))
         self._sixes = pa.schema([schema.field(name) for name in ("src_ip6", "dst_ip6")])
 
     def blocks(self) -> Iterator[Block]:
@@ -99,7 +100,9 @@ class PcapReader(SourceReader):
     def _addresses(self, both: ColumnBlock, six: npt.NDArray[np.bool_]) -> list[pa.Array]:
         """The addresses of IPv6, null for packets of IPv4."""
         if not six.any():
-            return [pa.nulls(len(six), kind) for kind in self._sixes.types]
+            none = self._none if len(self._none) >= len(six) else pa.nulls(len(six), pa.binary(16))
+            self._none = none  # one column for all blocks
+            return [none.slice(0, len(six))] * 2
         for name in self._sixes.names:
             both[name][~six] = 0
         batch = both.batch(len(six), valid=dict.fromkeys(self._sixes.names, six))
