@@ -82,7 +82,7 @@ def test_a_missing_access_unit_costs_what_hangs_on_it_and_is_told(
     originals = [row["image"] for row in read_video(Video(files[kind], table="frame")).rows]
     heads = [header(unit) for unit in units_of(files[kind])]
     told = 0
-    for number in range(1, FRAMES - 1):
+    for number in range(1, FRAMES - 1, 1 if kind == "h264" else 3):
         path = without(files[kind], number, tmp_path / f"gap.{kind}")
         found = read_video(Video(path, table="frame", height=SIZE[0], width=SIZE[1], threads=1))
         images, errors, dropped = by_operator(path)
@@ -105,7 +105,7 @@ def test_a_missing_access_unit_costs_what_hangs_on_it_and_is_told(
             assert not found.bad
             assert len(found.rows) == FRAMES - 1
             assert inspect_video(path)["complete"]
-    assert told >= 6
+    assert told >= (6 if kind == "h264" else 2)
 
 
 def test_whatever_the_threads_and_blocks_a_gap_gives_the_same(
