@@ -35,7 +35,7 @@ HEADER = 16
 PADDING = 4
 #: Larger containers (as stored and unpacked), and larger objects inside, are taken for damage.
 MOST_CONTAINER = 64 << 20
-MOST_OBJECT = 16 << 20
+MOST_OBJECT = 4 << 20
 
 _HEAD = struct.Struct("<4sI4sBBBBQQII8H8H")
 _OBJECT = struct.Struct("<4sHHII")

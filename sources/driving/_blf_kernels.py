@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.jit import kernel
+from ._blf_format import HEADER, MOST_OBJECT, PADDING
 
 __all__ = ["CUT", "DONE", "FULL", "LOST", "MORE", "OPEN", "OTHER", "REASONS", "find", "frame", "frames"]
 
@@ -30,8 +31,7 @@ LOST, CUT, _NESTED, _SHORT, _UNIT, _TIME, _CHANNEL, _ID, _LENGTH, _DATA, _NARROW
 #: Why `frame` has stopped: all is framed, more content is needed, no room, lost without an end in sight.
 DONE, MORE, FULL, OPEN = range(4)
 
-_HEADER, _PADDING, _SHORTEST = 16, 4, 32
-_MOST = 16 << 20
+_SHORTEST = 32
 _LONGEST = 9_200_000_000 * 10**9
 _REMOTE, _ERROR = 1 << 30, 1 << 29
 
@@ -47,7 +47,7 @@ def _u32(b: Any, p: Any) -> Any:
 
 
 @kernel
-def _signed(b: Any, p: Any) -> bool:
+def _signed(b: Any, p: Any) -> Any:
     """``LOBJ``."""
     return b[p] == 76 and b[p + 1] == 79 and b[p + 2] == 66 and b[p + 3] == 74
 
@@ -55,23 +55,23 @@ def _signed(b: Any, p: Any) -> bool:
 @kernel
 def _follows(b: Any, p: Any, end: Any) -> Any:
     """Where behind the padding at `p` an object begins; -1 if none does."""
-    for q in range(p, min(p + _PADDING, end - 4) + 1):
+    for q in range(p, min(p + PADDING, end - 4) + 1):
         if _signed(b, q):
             return q
     return -1
 
 
 @kernel
-def _can_be(b: Any, p: Any) -> bool:
+def _can_be(b: Any, p: Any) -> Any:
     """Whether what is signed at `p` can be the head of an object."""
     head, version, size = _u16(b, p + 4), _u16(b, p + 6), _u32(b, p + 8)
-    return head >= _HEADER and 1 <= version <= 3 and head <= size <= _MOST
+    return head >= HEADER and 1 <= version <= 3 and head <= size <= MOST_OBJECT
 
 
 @kernel
 def find(b: Any, p: Any, end: Any) -> Any:
     """Where the first head in ``b[p:end]`` stands that can be right; -1 if there is none."""
-    while p + _HEADER <= end:
+    while p + HEADER <= end:
         if b[p] == 76 and _signed(b, p) and _can_be(b, p):
             return p
         p += 1
@@ -85,11 +85,11 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
     An object that is not followed by another, or is longer than frames of its kind are, and has the head of one inside,
     has lied about its length.
     """
-    count, ahead = 0, _HEADER + _PADDING
+    count, ahead = 0, HEADER + PADDING
     while count < starts.shape[0]:
         if end - p < ahead and not final:
             return MORE, p, count, ahead
-        if final and end - p <= _PADDING and (end - p < 4 or not _signed(b, p)):
+        if final and end - p <= PADDING and (end - p < 4 or not _signed(b, p)):
             return DONE, end, count, 0
         q = _follows(b, p, end)
         if q < 0:
@@ -101,7 +101,7 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
             count, p = count + 1, r
             continue
         wrong = LOST  # what it is if it is no sound object
-        if q + _HEADER > end:
+        if q + HEADER > end:
             if not final:
                 return MORE, q, count, ahead
             wrong = CUT
@@ -125,15 +125,15 @@ def frame(b: Any, p: Any, end: Any, final: bool, starts: Any, sizes: Any, status
 
 
 @kernel
-def _sound(b: Any, start: Any, stop: Any, end: Any) -> bool:
+def _sound(b: Any, start: Any, stop: Any, end: Any) -> Any:
     """Whether an object ends where it says."""
     kind, inside = _u32(b, start + 12), start + 4
-    if end - stop <= _PADDING or _follows(b, stop, end) >= 0:
+    if end - stop <= PADDING or _follows(b, stop, end) >= 0:
         body = _longest(kind)
         if body < 0:
             return True
         inside = start + _u16(b, start + 4) + body
-    r = find(b, inside, min(end, stop + _HEADER - 1))
+    r = find(b, inside, min(end, stop + HEADER - 1))
     return r < 0 or r >= stop
 
 
@@ -247,7 +247,7 @@ def _classic(b: Any, p: Any, end: Any, payload: Any, k: Any) -> Any:
     if end - p < 8:
         return _SHORT, np.int64(0), np.int64(0), np.int64(0), False, False
     remote = b[p + 2] & 0x80 != 0
-    size = min(np.int64(b[p + 3]), 8)
+    size: Any = min(np.int64(b[p + 3]), 8)
     bad = 0
     if not remote:
         if end - p < 8 + size:
@@ -262,7 +262,7 @@ def _fd_100(b: Any, p: Any, end: Any, payload: Any, k: Any) -> Any:
     """CAN_FD_MESSAGE: channel u16, flags, length code, identifier u32; at 13 the FD flags and the length, at 20 the data."""
     if end - p < 20:
         return _SHORT, np.int64(0), np.int64(0), np.int64(0), False, False
-    size = np.int64(b[p + 14])
+    size: Any = np.int64(b[p + 14])
     is_fd = b[p + 13] & 1 != 0 or size > 8
     remote = not is_fd and b[p + 2] & 0x80 != 0
     bad = 0
@@ -287,7 +287,8 @@ def _fd_101(b: Any, start: Any, p: Any, end: Any, payload: Any, k: Any) -> Any:
     """
     if end - p < 40:
         return _SHORT, np.int64(0), np.int64(0), np.int64(0), False, False
-    size, flags, more = np.int64(b[p + 2]), _u32(b, p + 12), np.int64(b[p + 35])
+    size: Any = np.int64(b[p + 2])
+    flags, more = _u32(b, p + 12), np.int64(b[p + 35])
     is_fd = flags & 0x1000 != 0 or size > 8
     remote = not is_fd and flags & 0x10 != 0
     bad = 0

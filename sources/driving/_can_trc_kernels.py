@@ -162,7 +162,7 @@ def _milliseconds(data: Any, p: Any, stop: Any) -> Any:
     if digits == 17 or whole >= 9_200_000_000_000:
         return -2
     part, places = np.int64(0), 0
-    if p < stop and data[p] == 46:
+    if p < stop and (data[p] == 46 or data[p] == 44):  # some write a comma where their language has one
         p += 1
         while p < stop and 48 <= data[p] <= 57 and places < 9:
             if places < 6:

@@ -43,7 +43,7 @@ _RULER = re.compile(rb"^[ \t]*;-{2,}\+-", re.M)
 _FIRST = re.compile(rb"[ \t]*\d+\)[ \t]*\d+[ \t]+[0-9A-Fa-f]{4,8}[ \t]+\d[ \t\r]")
 _LIN = re.compile(rb"PLIN-Net|Checksum Type")
 _TOLD = re.compile(
-    rb"^[ \t]*;[ \t]*Start time:[ \t]*(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d\d)-(\d\d))[ T](\d\d:\d\d:\d\d)"
+    rb"^[ \t]*;[ \t]*Start time:[ \t]*(?:(\d{1,2})[.-](\d{1,2})[.-](\d{4})|(\d{4})-(\d\d)-(\d\d))[ T](\d\d:\d\d:\d\d)"
     rb"(?:\.(\d{1,9}))?(?:\.(\d{1,3}))?(\+00:00|Z)?",
     re.M,
 )
@@ -176,7 +176,7 @@ def _comments(head: bytes) -> bytes:
 def _start_ns(days: str, comments: bytes, timezone: str) -> int | None:
     text = _TOLD.search(comments)
     at = zone("UTC" if text is not None and text[10] else timezone)
-    number = re.fullmatch(r"(\d{1,6})(?:\.(\d{1,20}))?", days)
+    number = re.fullmatch(r"(\d{1,6})(?:[.,](\d{1,20}))?", days)
     try:
         if number is not None and int(number[1]) >= _FIRST_DAY:
             part = number[2] or "0"  # the double that it was holds no more than microseconds

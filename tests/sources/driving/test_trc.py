@@ -161,7 +161,7 @@ def test_a_line_that_cannot_be_read_is_put_aside_whole(path: Path, line: str, wh
 
 
 @pytest.mark.parametrize(
-    ("offset", "ns"), [("1059.9", 1_059_900_000), ("0.123456", 123_456), ("0.123456789", 123_456), ("7", 7_000_000)]
+    ("offset", "ns"), [("1059.9", 1_059_900_000), ("0.123456", 123_456), ("0.123456789", 123_456), ("7,5", 7_500_000)]
 )
 def test_times_are_milliseconds_since_the_start(path: Path, offset: str, ns: int) -> None:
     log(path, f"1 {offset} DT 1 0300 Rx - 0")
@@ -176,7 +176,7 @@ def test_times_are_milliseconds_since_the_start(path: Path, offset: str, ns: int
         ("44548.6028595139", 1639837687_062_001_000),  # of which PEAK's own converter says 14:28:07.062.001
         ("43008.920986006946", 1506809173_191_000_000),
         ("25569", 0),
-        ("25569.5", 43200 * 10**9),
+        ("25569,5", 43200 * 10**9),
     ],
 )
 def test_the_start_is_a_day_count_read_to_the_microsecond(path: Path, days: str, start: int) -> None:
@@ -195,7 +195,7 @@ def test_the_zone_of_the_start_can_be_given(path: Path) -> None:
     ("told", "start"),
     [
         ("11.09.2002 16:00:20.682", 1031760020_682_000_000),
-        ("11.09.2002 16:00:20.682.1", 1031760020_682_100_000),
+        ("11-09-2002 16:00:20.682.1", 1031760020_682_100_000),
         ("2002-09-11 16:00:20.682001", 1031760020_682_001_000),
         ("2002-09-11 16:00:20+00:00", 1031760020_000_000_000),
         ("9/11/2002 4:00:20 PM", None),
