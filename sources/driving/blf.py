@@ -21,7 +21,7 @@ from ...pipeline.schema import describe, event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
 from ..storage.unpack import BytesFeed, head_of, open_feed
-from ._blf_format import FileHead, is_blf, read_head
+from ._blf_format import HEADER, FileHead, is_blf, read_head
 from ._can_tables import can_fields
 from ._dataset_times import civil_ns, zone
 
@@ -172,5 +172,10 @@ def _head(path: PathLike) -> tuple[bytes, FileHead]:
 def _holds_fd(content: bytes, head: FileHead) -> bool:
     from ._blf_containers import Content, read_containers
 
-    found = (each.data for each in read_containers(BytesFeed(content), "", head.size) if isinstance(each, Content))
-    return any(_FD.search(data) is not None for data in found)
+    tail = b""  # an object's head may be in two containers
+    for each in read_containers(BytesFeed(content), "", head.size):
+        data = tail + each.data if isinstance(each, Content) else b""
+        if _FD.search(data) is not None:
+            return True
+        tail = data[1 - HEADER :]
+    return False
