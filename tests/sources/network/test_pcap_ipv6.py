@@ -264,6 +264,8 @@ def fuzz(path: Path, seeds: range) -> None:
         made = [bytearray(frame) for frame in sound]
         for _ in range(random.randint(1, 12)):
             frame = random.choice(made)
+            if len(frame) <= 12:
+                continue
             at = random.randrange(12, len(frame))
             frame[at] = random.choice([0, 1, 6, 17, 43, 44, 51, 60, 255, random.randrange(256)])
             if random.random() < 0.2:
