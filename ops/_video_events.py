@@ -22,6 +22,7 @@ __all__ = [
     "Picture",
     "Unit",
     "av_library",
+    "decoder_errors",
 ]
 
 BEFORE_FIRST = "units in front of the first key frame"
@@ -39,6 +40,11 @@ def av_library() -> Any:
     except ImportError as error:
         raise MissingExtraError("decoding video", "av", "video") from error
     return av
+
+
+def decoder_errors() -> tuple[type[Exception], ...]:
+    """What a decoder raises. One that could not be opened is an unknown one to version 19, a ValueError."""
+    return (av_library().FFmpegError, ValueError)
 
 
 @dataclass(slots=True, eq=False)

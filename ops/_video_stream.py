@@ -38,6 +38,7 @@ from ._video_events import (
     Picture,
     Unit,
     av_library,
+    decoder_errors,
 )
 from ._video_units import DECODERS, Content, codec_name, content_of, guessed_codec
 
@@ -163,7 +164,7 @@ class VideoStream:
             self._open_entries.add(unit.number)
         try:
             frames = _fed(self._decoder, unit)
-        except av_library().FFmpegError as error:
+        except decoder_errors() as error:
             yield from self._damaged(
                 unit, f"{DECODERS[self._codec or '']}: {getattr(error, 'strerror', None) or error}"
             )
@@ -211,7 +212,7 @@ class VideoStream:
         kept = self.kept[self.kept.index(entry) :]
         try:
             decoder, frames, leads = self._started(kept)
-        except av_library().FFmpegError:  # something needs what was in front: the next entry may do
+        except decoder_errors():  # something needs what was in front: the next entry may do
             return
         self._decoder, self._leads = decoder, leads
         self.kept, self.nbytes = kept, sum(len(unit.data) for unit in kept)
@@ -241,7 +242,7 @@ class VideoStream:
             return
         try:
             frames = self._decoder.decode(None)
-        except av_library().FFmpegError:
+        except decoder_errors():
             frames = []
         yield from self._shown(frames, but)
         left = len(self.waiting) - (but is not None and but.number in self.waiting)

@@ -198,7 +198,8 @@ class _Run:
 
     def __init__(self, demuxer: Demuxer, state: State, threads: int, conceal: bool) -> None:
         av, self._info = av_library(), demuxer.info
-        self._errors, self._threads = av.FFmpegError, threads
+        # a decoder that could not be opened is an unknown one to version 19
+        self._errors, self._threads = (av.FFmpegError, ValueError), threads
         self._state, self._skip_to = state, state.last
         self.sent: dict[int, Sent] = {}
         self.leading = 0

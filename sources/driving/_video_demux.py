@@ -115,8 +115,8 @@ class Demuxer:
                 self._file,
                 mode="r",
                 format=CONTAINERS[self._container_name],
-                metadata_errors="replace",
                 buffer_size=1 << 17,
+                **_text_options(self._av),
             )
         except (self._av.FFmpegError, ValueError) as error:
             raise FormatError(
@@ -226,6 +226,11 @@ class Demuxer:
         if container is not None:
             container.close()
         self._stored.close()
+
+
+def _text_options(av: Any) -> dict[str, str]:
+    """Titles and other texts that are no UTF-8 do not stop reading; from version 19 on they never do."""
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def _creation_time(*metadata: Any) -> int | None:
