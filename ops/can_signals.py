@@ -1,6 +1,6 @@
 """CAN frames to signals: the rows of one message of a DBC file as a table with a column a signal.
 
-Frames are ``can.frame`` rows (FORMATS section 6), from a bag, a candump or .asc log or a data set::
+Frames are ``can.frame`` rows (FORMATS section 6), from a bag, a log (candump, .asc, BLF, TRC) or a data set::
 
     frames = ps.read(sources.Candump("drive.log"))
     frames.apply(ops.CanSignals("car.dbc", "WheelSpeeds")).write(sinks.Parquet("wheels/"))

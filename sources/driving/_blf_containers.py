@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from ...pipeline.context import BadRecord
 from ..storage.feed import Feed
+from ..storage.unpack import inflater
 from ._blf_format import CONTAINER, HEADER, MOST_CONTAINER, PADDING, next_object, object_at
 
 __all__ = ["KEPT", "Content", "Damage", "read_containers"]
@@ -83,7 +83,7 @@ class _Window:
 class _Walk:
     def __init__(self, window: _Window, path: str) -> None:
         self._window, self._path = window, path
-        self._library = _inflater()
+        self._library = inflater()
 
     def run(self) -> Iterator[Content | Damage]:
         window = self._window
@@ -206,12 +206,3 @@ class _Walk:
                 break
         error = f"{why}; {length} bytes up to the next object are skipped"
         return Damage(BadRecord(f"{self._path}, byte {offset}", "blf.frame", error, kept), window.offset)
-
-
-def _inflater() -> Any:
-    """`isal`, which inflates two to three times as fast, where it is installed."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib
-    return isal_zlib

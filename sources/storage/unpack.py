@@ -18,7 +18,7 @@ from ._zstd_feed import MOST_WINDOW, ZstdReader
 from .feed import Feed
 from .stored import PathLike, Stored, is_url, open_stored
 
-__all__ = ["BytesFeed", "Feed", "compression_of", "head_of", "open_feed"]
+__all__ = ["BytesFeed", "Feed", "compression_of", "head_of", "inflater", "open_feed"]
 
 _STEP = 1 << 18
 #: What a decompressor may take for its window.
@@ -241,7 +241,7 @@ def _hungry(member: Any) -> bool:
 def _library(kind: str) -> tuple[Callable[[], Any], tuple[type[BaseException], ...]]:
     """What makes a decompressor of one member, and what it raises."""
     if kind == "gzip":
-        library = _inflater()
+        library = inflater()
         return lambda: library.decompressobj(31), (zlib.error, library.error)
     if kind == "bz2":
         import bz2
@@ -260,7 +260,7 @@ def _library(kind: str) -> tuple[Callable[[], Any], tuple[type[BaseException], .
     raise ValueError(f"no compression is called {kind!r}")
 
 
-def _inflater() -> ModuleType:
+def inflater() -> ModuleType:
     """`isal`, which inflates two to three times as fast, where it is installed."""
     try:
         from isal import isal_zlib
