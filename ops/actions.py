@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..pipeline.columns import ColumnBlock, as_numpy, event_ns
+from ..pipeline.columns import ColumnBlock, ColumnLayout, as_numpy, event_ns
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
@@ -149,7 +149,8 @@ class _Players(Operator):
         from . import _actions_kernels
 
         self._follow = _actions_kernels.follow
-        self._spec, self._context, self._schema = spec, context, spec.output_schema(schema)
+        self._spec, self._context = spec, context
+        self._columns = ColumnLayout(spec.output_schema(schema))
         self._keys = KeyIndex([schema.field(name).type for name in spec.key])
         self._tokens: dict[str | None, int] = {}
         self._scale = np.array(spec.scale, np.float64)
@@ -187,7 +188,7 @@ class _Players(Operator):
         batches = []
         at = 0
         while at < batch.num_rows:
-            block = ColumnBlock(self._context.pool, self._schema, min(self._at_once, batch.num_rows - at))
+            block = self._columns.take(self._context.pool, min(self._at_once, batch.num_rows - at))
             rows = np.empty(block.rows, np.int64)
             at, made = self._follow(
                 at,

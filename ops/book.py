@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..pipeline.columns import ColumnBlock, as_numpy
+from ..pipeline.columns import ColumnLayout, as_numpy
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
@@ -134,7 +134,7 @@ class _Books(Operator):
         from . import _book_kernels
 
         self._kernels: Any = _book_kernels
-        self._context, self._schema = context, schema
+        self._context, self._columns = context, ColumnLayout(schema)
         self._both, self._most = spec.two_sided, spec.max_orders
         self._empty()
 
@@ -150,8 +150,8 @@ class _Books(Operator):
         if rows == 0:
             return ()
         inputs: Any = [as_numpy(batch.column(name)) for name in _INPUTS]
-        block = ColumnBlock(self._context.pool, self._schema, rows)
-        outputs: Any = [block[name] for name in self._schema.names]
+        block = self._columns.take(self._context.pool, rows)
+        outputs: Any = [block[name] for name in self._columns.names]
         drops = np.zeros(self._kernels.DROPS, np.int64)
         at = written = 0
         while True:

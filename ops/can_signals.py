@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..pipeline.columns import ColumnBlock, as_numpy
+from ..pipeline.columns import ColumnLayout, as_numpy
 from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import GraphError
 from ..pipeline.operator import Operator, OperatorSpec
@@ -155,7 +155,7 @@ class CanSignals(OperatorSpec):
 
 class _Signals(Operator):
     def __init__(self, spec: CanSignals, context: Context, schema: pa.Schema) -> None:
-        self._spec, self._context, self._schema = spec, context, schema
+        self._spec, self._context, self._columns = spec, context, ColumnLayout(schema)
         signals = spec.layout.signals
         self._order = np.array(spec.layout.order, np.int64)
         self._places = np.zeros((len(signals), 8), np.int64)
@@ -211,7 +211,7 @@ class _Signals(Operator):
     def _table(
         self, batch: pa.RecordBatch, rows: npt.NDArray[Any], raw: npt.NDArray[Any], present: npt.NDArray[Any]
     ) -> pa.RecordBatch:
-        out = ColumnBlock(self._context.pool, self._schema, len(rows))
+        out = self._columns.take(self._context.pool, len(rows))
         for event in EVENT_FIELDS:
             out[event.name][:] = as_numpy(batch.column(event.name))[rows]
         valid: dict[str, npt.NDArray[np.bool_]] = {}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..pipeline.columns import ColumnBlock, as_numpy
+from ..pipeline.columns import ColumnBlock, ColumnLayout, as_numpy
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
 from ..pipeline.operator import Operator, OperatorSpec, State
@@ -108,7 +108,7 @@ class _Sequences(Operator):
         from . import _sequence_kernels
 
         self._kernels = _sequence_kernels
-        self._spec, self._context, self._schema = spec, context, schema
+        self._spec, self._context, self._columns = spec, context, ColumnLayout(schema)
         self._slots: dict[Any, int] = {}
         self._rings: npt.NDArray[np.float64] = np.zeros((0, spec.length, len(spec.columns)))
         self._seen: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -131,7 +131,7 @@ class _Sequences(Operator):
         batches = []
         at = 0
         while at < batch.num_rows:
-            block = ColumnBlock(self._context.pool, self._schema, min(self._at_once, batch.num_rows - at))
+            block = self._columns.take(self._context.pool, min(self._at_once, batch.num_rows - at))
             rows = np.empty(block.rows, np.int64)
             at, made = self._kernels.roll(
                 at,

@@ -1,13 +1,16 @@
 """Between Arrow columns and numpy arrays, without a copy in either direction.
 
-`as_numpy` views a column; `ColumnBlock` allocates all fixed-width columns of a batch in one pooled block, so that a
-decoder writes rows straight into the memory that leaves as a `RecordBatch`.
+`as_numpy` views a column; a `ColumnBlock` holds all fixed-width columns of a batch in one pooled block, so that a decoder
+writes rows straight into the memory that leaves as a `RecordBatch`. What does not change from block to block (types,
+widths, numpy's dtypes) is in its `ColumnLayout`: working it out takes as long as decoding a thousand rows, so who makes
+many blocks makes the layout once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import pyarrow as pa
 
 from .memory import ALIGNMENT, BufferPool, Lease
 
-__all__ = ["ColumnBlock", "as_numpy", "event_ns", "is_fixed_width", "numpy_layout"]
+__all__ = ["ColumnBlock", "ColumnLayout", "as_numpy", "event_ns", "is_fixed_width", "numpy_layout"]
 
 
 _PLAIN: dict[int, np.dtype[Any]] = {
@@ -109,32 +112,75 @@ def event_ns(batch: pa.RecordBatch, name: str = "ts_event") -> npt.NDArray[np.in
     return as_numpy(batch.column(name))
 
 
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column: its type, numpy's dtype and shape of a row and their bytes, and whether it is numbers without a wrapper."""
+
+    name: str
+    type: pa.DataType
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    width: int
+    plain: bool
+
+
+class ColumnLayout:
+    """How blocks of `schema` are laid out: one behind the other the columns that have a fixed width and are not `ready`.
+
+    The other columns are handed to `ColumnBlock.batch` by the caller. Immutable, and so for any number of threads.
+    """
+
+    __slots__ = ("fields", "names", "schema")
+
+    def __init__(self, schema: pa.Schema, *, ready: Collection[str] = ()) -> None:
+        self.schema = schema
+        self.names: tuple[str, ...] = tuple(schema.names)
+        fields = []
+        for field in schema:
+            layout = None if field.name in ready else numpy_layout(field.type)
+            if layout is not None:
+                dtype, shape = layout
+                width = dtype.itemsize * math.prod(shape)
+                fields.append(_Field(field.name, field.type, dtype, shape, width, not _is_wrapped(field.type)))
+        self.fields: tuple[_Field, ...] = tuple(fields)
+
+    def take(self, pool: BufferPool, rows: int) -> ColumnBlock:
+        """Memory of `pool` for `rows` rows."""
+        return ColumnBlock(pool, self, rows)
+
+
 class ColumnBlock:
     """All fixed-width columns of `rows` rows, laid out in one leased block.
 
     ``block[name]`` is the writable numpy array ``(rows, *row_shape)``; `batch` turns the first `n` rows into a
     `RecordBatch` that shares the memory. Columns without a fixed-width layout are handed to `batch` by the caller.
+    A schema instead of a `ColumnLayout` is laid out for this one block.
     """
 
-    __slots__ = ("_lease", "_offsets", "arrays", "rows", "schema")
+    __slots__ = ("_lease", "_places", "arrays", "layout", "rows")
 
-    def __init__(self, pool: BufferPool, schema: pa.Schema, rows: int) -> None:
-        self.schema, self.rows = schema, rows
-        layouts = {f.name: layout for f in schema if (layout := numpy_layout(f.type)) is not None}
-        self._offsets: dict[str, int] = {}
-        total = 0
-        for name, (dtype, shape) in layouts.items():
-            self._offsets[name] = total
-            size = rows * dtype.itemsize * math.prod(shape)
-            total += -(-size // ALIGNMENT) * ALIGNMENT
+    def __init__(self, pool: BufferPool, layout: ColumnLayout | pa.Schema, rows: int) -> None:
+        self.layout = layout if isinstance(layout, ColumnLayout) else ColumnLayout(layout)
+        self.rows = rows
+        places, total = [], 0
+        for field in self.layout.fields:
+            places.append(total)
+            total += -(-rows * field.width // ALIGNMENT) * ALIGNMENT
+        self._places: list[int] = places
         self._lease: Lease = pool.take(total)
-        self.arrays: dict[str, npt.NDArray[Any]] = {
-            name: self._lease.array(dtype, (rows, *shape), self._offsets[name])
-            for name, (dtype, shape) in layouts.items()
-        }
+        whole: Any = self._lease.array(np.uint8, total)
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        for field, place in zip(self.layout.fields, places, strict=True):
+            array = whole[place : place + rows * field.width].view(field.dtype)
+            self.arrays[field.name] = array.reshape(rows, *field.shape) if field.shape else array
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self.arrays[name]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """That of the batches."""
+        return self.layout.schema
 
     def batch(
         self,
@@ -142,29 +188,35 @@ class ColumnBlock:
         *,
         dictionaries: Mapping[str, pa.Array] | None = None,
         columns: Mapping[str, pa.Array] | None = None,
-        valid: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        valid: Mapping[str, npt.NDArray[Any]] | None = None,
         start: int = 0,
     ) -> pa.RecordBatch:
         """Rows ``start:start+rows`` as a batch.
 
         `dictionaries` gives the values of dictionary columns, `columns` ready arrays for the others, `valid` masks
-        (True = present) for columns with nulls.
+        (True or not 0: present) for columns with nulls.
         """
         if start < 0 or rows < 0 or start + rows > self.rows:
             raise ValueError(f"rows {start}:{start + rows} are outside a block of {self.rows}")
-        arrays = []
-        for field in self.schema:
-            if columns is not None and field.name in columns:
-                arrays.append(columns[field.name])
+        made = dict(columns) if columns else {}
+        buffer, wrap = self._lease.buffer, pa.Array.from_buffers
+        for field, place in zip(self.layout.fields, self._places, strict=True):
+            name = field.name
+            if name in made:
                 continue
-            view = self.arrays[field.name]
-            per_row = view.strides[0] if view.ndim > 1 else view.itemsize
-            data = self._lease.buffer(self._offsets[field.name] + start * per_row, rows * per_row)
-            mask = None
-            if valid is not None and field.name in valid:
-                mask = pa.py_buffer(np.packbits(valid[field.name][start : start + rows], bitorder="little"))
-            arrays.append(_wrap(field.type, rows, mask, data, (dictionaries or {}).get(field.name)))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+            data, mask = buffer(place + start * field.width, rows * field.width), None
+            if valid is not None and name in valid:
+                mask = pa.py_buffer(np.packbits(valid[name][start : start + rows], bitorder="little"))
+            if field.plain:
+                made[name] = wrap(field.type, rows, [mask, data])
+            else:
+                made[name] = _wrap(field.type, rows, mask, data, dictionaries.get(name) if dictionaries else None)
+        return pa.RecordBatch.from_arrays([made[name] for name in self.layout.names], schema=self.layout.schema)
+
+
+def _is_wrapped(kind: pa.DataType) -> bool:
+    """Whether a column of this type is more than one array with one buffer of values."""
+    return isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_list(kind) or pa.types.is_dictionary(kind)
 
 
 def _wrap(

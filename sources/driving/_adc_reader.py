@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import nanoseconds
 from ...pipeline.errors import FormatError
@@ -42,7 +42,7 @@ class AdcReader(SourceReader):
 
     def __init__(self, feed: Feed, spec: Adc, context: Context, position: Position) -> None:
         self._feed, self._spec, self._context = feed, spec, context
-        self._schema = spec.schema
+        self._columns = ColumnLayout(spec.schema)
         self._start, self._period = int(spec.start or 0), nanoseconds(spec.frame_period)
         first: Any = position.get("frame", 0)
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
@@ -73,7 +73,7 @@ class AdcReader(SourceReader):
         raw = found.lease.array(np.int16, (found.count, spec.frame_bytes // 2))
         kept = self._kept(found)
         if kept:
-            out = ColumnBlock(self._context.pool, self._schema, kept)
+            out = self._columns.take(self._context.pool, kept)
             frames = np.arange(found.first, found.first + kept)
             out["ts_event"][:] = out["ts_recv"][:] = self._start + frames * self._period
             out["seq"][:] = out["frame"][:] = frames

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import BufferPool, Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -91,7 +91,7 @@ class CanLogReader(SourceReader):
         position: Position | None,
         block_bytes: int = READ,
     ) -> None:
-        self._feed, self.grammar, self._path, self._schema = feed, grammar, path, schema
+        self._feed, self.grammar, self._path, self._columns = feed, grammar, path, ColumnLayout(schema)
         self._pool, self._size = context.pool, block_bytes
         self._offset = self._seq = self._index = 0
         if position:
@@ -170,7 +170,7 @@ class CanLogReader(SourceReader):
         if isinstance(block.payload, _Lost):
             return Decoded((), (block.payload.bad,))
         lines: _Lines = block.payload
-        batch, status = _decode(lines, self.grammar, self._schema, block.first_seq, self._pool)
+        batch, status = _decode(lines, self.grammar, self._columns, block.first_seq, self._pool)
         bad, dropped = [], {}
         for code in np.unique(status[status != 0]).tolist():
             if code in self.grammar.no_frames:
@@ -187,9 +187,9 @@ class CanLogReader(SourceReader):
         return BadRecord(place, f"{self.grammar.name}.decode", self.grammar.reasons[status], text, seq)
 
 
-def _decode(lines: _Lines, grammar: Grammar, schema: pa.Schema, first: int, pool: BufferPool) -> tuple[Any, Array]:
+def _decode(lines: _Lines, grammar: Grammar, layout: ColumnLayout, first: int, pool: BufferPool) -> tuple[Any, Array]:
     rows = len(lines.starts)
-    out, status = ColumnBlock(pool, schema, rows), np.zeros(rows, np.uint8)
+    out, status = layout.take(pool, rows), np.zeros(rows, np.uint8)
     ext, fd = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
     columns = [out["ts_event"], out["ts_recv"], out["seq"], out["bus"], out["can_id"], ext, fd, out["len"], out["data"]]
     count = grammar.columns(lines.data, lines.starts, lines.lengths, lines.scanned, first, status, columns)
@@ -209,7 +209,7 @@ def decode_line(record: BadRecord, grammar: Grammar, schema: pa.Schema) -> Decod
     if not count:
         return None
     lines = _Lines(lease, data, 0, starts, lengths, grammar.scan(data, starts, lengths))
-    batch, status = _decode(lines, grammar, schema, record.seq, pool)
+    batch, status = _decode(lines, grammar, ColumnLayout(schema), record.seq, pool)
     if status[0]:
         bad = BadRecord(record.place, record.operation, grammar.reasons[int(status[0])], record.data, record.seq)
         return Decoded((), (bad,))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.memory import BufferPool
-from ._cdr_columns import TableColumns, bools
+from ._cdr_columns import bools
 from ._cdr_program_kernels import (
     BEGIN_FIXED,
     BEGIN_LIST,
@@ -101,7 +102,7 @@ class ProgramDecoder:
     def __init__(self, schema: pa.Schema, topic: str, tree: MessageTree, most: int) -> None:
         self.schema, self._tree, self._most = schema, tree, most
         self._topics = pa.array([topic], pa.utf8())
-        self._head = TableColumns(pa.schema([schema.field(name) for name in ("ts_event", "ts_recv", "seq", "topic")]))
+        self._head = ColumnLayout(pa.schema([schema.field(name) for name in ("ts_event", "ts_recv", "seq", "topic")]))
         program = _Program(tree.root)
         self._code = np.array(program.code, np.int64)
         self._widths = np.array(program.widths, np.int64)
@@ -133,7 +134,7 @@ class ProgramDecoder:
                 np.int64
             ) * 10**9 + columns.values(nanoseconds, np.uint32)
             block["ts_event"][:] = np.where(stamp == 0, block["ts_recv"], stamp)
-        head = block.batch(count, {}, dictionaries={"topic": self._topics})
+        head = block.batch(count, dictionaries={"topic": self._topics})
         fields = [
             columns.array(node, at, count) for (_, node), at in zip(self._tree.root.fields, self._columns, strict=True)
         ]

@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.memory import BufferPool
-from ._cdr_columns import TableColumns, zeros
+from ._cdr_columns import zeros
 from ._cdr_rows import BAD_LAYOUT, BAD_NAME, Array, FrameIds, bad_rows, interned
 from ._cdr_scan_kernels import points, scans
 from .cdr import POINT, Messages
@@ -39,7 +40,7 @@ class Scans:
 
     def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
         self._most = most
-        self._columns = TableColumns(schema, ("points",))
+        self._columns = ColumnLayout(schema, ready=("points",))
         self._topics = pa.array([topic], pa.utf8())
         self._frame_ids, self._layouts = FrameIds(), _Layouts(most)
 
@@ -72,7 +73,7 @@ class Scans:
         block["topic"][:count], block["frame_id"][:count] = 0, codes
         batch = block.batch(
             count,
-            {"points": _points(data, shape, layout, layouts, offsets[: count + 1], pool)},
+            columns={"points": _points(data, shape, layout, layouts, offsets[: count + 1], pool)},
             dictionaries={"topic": self._topics, "frame_id": ids},
         )
         return Messages(batch, bad_rows(status, count))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.memory import BufferPool
 from . import _cdr_image_kernels as image
-from ._cdr_columns import TableColumns, bools, zeros
+from ._cdr_columns import bools, zeros
 from ._cdr_kernels import can_frames, imu_samples
 from ._cdr_rows import BAD_NAME, BAD_TIME, FEW, Array, FrameIds, bad_rows, interned, large_binary
 from ._cdr_scans import Scans
@@ -24,7 +25,7 @@ class _Decoder:
 
     def __init__(self, schema: pa.Schema, topic: str, most: int) -> None:
         self.topic, self._most = topic, most
-        self._columns = TableColumns(schema, self.ready)
+        self._columns = ColumnLayout(schema, ready=self.ready)
         self._topics = pa.array([topic], pa.utf8())
 
 
@@ -44,7 +45,7 @@ class CanFrames(_Decoder):
             block["bus"], block["can_id"], ext, block["len"], block["data"],
         )  # fmt: skip
         never = pa.Array.from_buffers(pa.bool_(), count, [None, zeros(-(-count // 8))])
-        return Messages(block.batch(count, {"ext": bools(ext[:count]), "fd": never}), bad_rows(status, count))
+        return Messages(block.batch(count, columns={"ext": bools(ext[:count]), "fd": never}), bad_rows(status, count))
 
 
 class ImuSamples(_Decoder):
@@ -60,7 +61,7 @@ class ImuSamples(_Decoder):
             block["acc"].view(np.int64), block["gyro"].view(np.int64),
         )  # fmt: skip
         block["topic"][:count] = 0
-        return Messages(block.batch(count, {}, dictionaries={"topic": self._topics}), bad_rows(status, count))
+        return Messages(block.batch(count, dictionaries={"topic": self._topics}), bad_rows(status, count))
 
 
 class Images(_Decoder):
@@ -96,7 +97,7 @@ class Images(_Decoder):
         there = block["width"][:count] > 0
         batch = block.batch(
             count,
-            {"keyframe": bools(key), "data": pictures},
+            columns={"keyframe": bools(key), "data": pictures},
             dictionaries={"topic": self._topics, "frame_id": ids, "codec": codecs},
             valid={} if sized == count else {"width": there, "height": there},
         )
@@ -168,7 +169,7 @@ class RawMessages(_Decoder):
         block["seq"][:] = good + first
         block["topic"][:] = 0
         payloads, copied = large_binary(data, starts[good], lengths[good], pool)
-        batch = block.batch(len(good), {"data": payloads}, dictionaries={"topic": self._topics})
+        batch = block.batch(len(good), columns={"data": payloads}, dictionaries={"topic": self._topics})
         return Messages(batch, bad_rows(status, len(good)), copied)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnBlock, ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -49,7 +49,7 @@ class ArraysReader(SourceReader):
         context: Context,
         position: Position | None,
     ) -> None:
-        self._table, self._layout, self._schema, self._offset = table, layout, schema, offset
+        self._table, self._layout, self._columns, self._offset = table, layout, ColumnLayout(schema), offset
         self._block_rows, self._pool = block_rows, context.pool
         self._arrays: dict[str, NpyArray] = {}
         try:
@@ -149,7 +149,7 @@ class ArraysReader(SourceReader):
             times, known = fix_times(arrays["value"][:, 3])
             error[~known] = 4
         good = np.flatnonzero(error == 0)
-        out = ColumnBlock(self._pool, self._schema, len(good))
+        out = self._columns.take(self._pool, len(good))
         out["ts_event"][:], out["ts_recv"][:] = times[good], received[good]
         out["seq"][:] = (good + block.first_seq).astype(np.uint64)
         batch = self._frames(out, arrays, good) if self._table == "can" else self._values(out, arrays, good)
@@ -191,7 +191,7 @@ class ArraysReader(SourceReader):
             "flags": (tracks[:, 6] == 1).astype(np.uint16),
         }
         rows = len(kept)
-        out = ColumnBlock(self._pool, self._schema, rows)
+        out = self._columns.take(self._pool, rows)
         out["ts_event"][:] = out["ts_recv"][:] = times[lead[kept]]
         out["seq"][:] = (kept + block.first_seq).astype(np.uint64)
         out["n_points"][:] = counts[kept]

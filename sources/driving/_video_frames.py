@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnBlock, ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, SourceReader
 from ..storage.reread import picked
@@ -45,7 +45,7 @@ class FrameReader(SourceReader):
         resize: bool,
         context: Context,
     ) -> None:
-        self._pictures, self._schema, self._clock, self._context = pictures, schema, clock, context
+        self._pictures, self._columns, self._clock, self._context = pictures, ColumnLayout(schema), clock, context
         self._names, self._size, self._resize = names, size, resize
         self._most = max(1, BLOCK_BYTES // (3 * size[0] * size[1]))
 
@@ -85,7 +85,7 @@ class FrameReader(SourceReader):
             kept.append(row)
         batches = []
         if kept:
-            out = ColumnBlock(self._context.pool, self._schema, len(kept))
+            out = self._columns.take(self._context.pool, len(kept))
             good = self._convert(kept, out["image"], wrong)
             batches = self._batches(kept, times, out, good)
         return Decoded(batches, sorted(wrong, key=lambda record: record.seq or 0), dropped)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ._video_annexb import to_annex_b
@@ -34,7 +34,7 @@ class PacketReader(SourceReader):
         context: Context,
         position: Position | None,
     ) -> None:
-        self._demuxer, self._schema, self._clock, self._context = demuxer, schema, clock, context
+        self._demuxer, self._columns, self._clock, self._context = demuxer, ColumnLayout(schema), clock, context
         self._names, self._info = names, demuxer.info
         self._position = position or {}
 
@@ -89,7 +89,7 @@ class PacketReader(SourceReader):
 
     def _batch(self, good: list[tuple[int, Any, bytes]], times: list[int]) -> pa.RecordBatch:
         rows = len(good)
-        block = ColumnBlock(self._context.pool, self._schema, rows)
+        block = self._columns.take(self._context.pool, rows)
         block["ts_event"][:] = block["ts_recv"][:] = times
         block["seq"][:] = [number for number, _, _ in good]
         block["topic"][:] = block["frame_id"][:] = block["codec"][:] = 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import BufferPool
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -166,7 +166,8 @@ class OsrReader(SourceReader):
         self, feed: Feed, header: Header, path: str, schema: pa.Schema, start_ns: int, match: str, context: Context,
         position: Position | None,
     ) -> None:  # fmt: skip
-        self._feed, self._header, self._path, self._schema, self._context = feed, header, path, schema, context
+        self._feed, self._header, self._path, self._context = feed, header, path, context
+        self._columns = ColumnLayout(schema)
         self._start_ns, self._match = start_ns, pa.array([match], pa.utf8())
         where = position or {"offset": 0, "seq": 0, "time_ms": 0}
         self._offset, self._seq, self._time = int(where["offset"]), int(where["seq"]), int(where["time_ms"])
@@ -309,7 +310,7 @@ class OsrReader(SourceReader):
 
     def _batch(self, frames: Frames, first: int, pool: BufferPool) -> pa.RecordBatch:
         count = len(frames.numbers)
-        columns: Any = ColumnBlock(pool, self._schema, count)
+        columns: Any = self._columns.take(pool, count)
         columns["ts_event"][:] = self._start_ns + frames.times * 1_000_000
         columns["ts_recv"][:] = columns["ts_event"]
         columns["seq"][:] = frames.numbers.astype(np.uint64) + np.uint64(first)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord
 from ...pipeline.memory import BufferPool
 from ...pipeline.source import Decoded
@@ -37,10 +37,10 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How rows are made: the table, its schema, the event's bytes, when the first frame was, and the match's id."""
+    """How rows are made: the table, its columns, the event's bytes, when the first frame was, and the match's id."""
 
     table: str
-    schema: pa.Schema
+    columns: ColumnLayout
     size: int
     start_ns: int
     match: pa.Array
@@ -74,7 +74,7 @@ def dropped_of(resolved: Resolved, table: str) -> dict[str, int]:
 
 def _batch(resolved: Resolved, how: Rows, pool: BufferPool, recv_ns: Any) -> pa.RecordBatch:
     count = len(resolved.rows)
-    block: Any = ColumnBlock(pool, how.schema, count)
+    block: Any = how.columns.take(pool, count)
     follower = np.empty(count, np.bool_)
     airborne = np.empty(count, np.bool_)
     common = (resolved.rows, how.start_ns, FRAME_NS, FIRST_FRAME, block["ts_event"], block["frame"], block["player"])

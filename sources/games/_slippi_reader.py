@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -117,7 +118,9 @@ class SlippiReader(SourceReader):
         self._resolver = FrameResolver(sizes, code, offset=begin, position=position, pool=context.pool)
         self._done = bool(position and position.get("done"))
         names = pa.array([match], pa.utf8())
-        self._rows = Rows(table, game_schema(table, source), int(sizes[code]) + 1, start, names, replay.path)
+        self._rows = Rows(
+            table, ColumnLayout(game_schema(table, source)), int(sizes[code]) + 1, start, names, replay.path
+        )
         self._feed = open_feed(replay.path)
         self._index = 0
 

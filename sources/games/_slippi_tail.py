@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -161,9 +162,9 @@ class SlippiTailReader(SourceReader):
             self._start = now - (max(resolver.newest, FIRST_FRAME) - FIRST_FRAME) * FRAME_NS
         match = self._match if self._match is not None else opening.match
         code = TABLES[self._table]
-        schema = game_schema(self._table, base_name(self._path))
+        columns = ColumnLayout(game_schema(self._table, base_name(self._path)))
         names = pa.array([match], pa.utf8())
-        self._rows = Rows(self._table, schema, int(opening.sizes[code]) + 1, self._start, names, self._path)
+        self._rows = Rows(self._table, columns, int(opening.sizes[code]) + 1, self._start, names, self._path)
 
     def _recorded_start(self) -> int | None:
         """``startAt``, if the metadata is there already."""

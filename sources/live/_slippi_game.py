@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
 from ...pipeline.source import Decoded
@@ -184,9 +185,9 @@ class Follower:
             pool=self._context.pool,
         )
         match = self._codec.match_id if self._codec.match_id is not None else opening.match
-        schema = game_schema(self._codec.table, self._source)
+        columns = ColumnLayout(game_schema(self._codec.table, self._source))
         size = int(opening.sizes[code]) + 1
-        rows = Rows(self._codec.table, schema, size, start, pa.array([match], pa.utf8()), self._source)
+        rows = Rows(self._codec.table, columns, size, start, pa.array([match], pa.utf8()), self._source)
         return _Game(head, rows, resolver)
 
     def _feed(self, game: _Game, data: bytes, recv_ns: int, *, final: bool = False) -> None:

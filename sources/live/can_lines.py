@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.columns import as_numpy
+from ...pipeline.columns import ColumnLayout, as_numpy
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
 from ...pipeline.schema import event_schema
@@ -82,7 +82,7 @@ class _Session(Session):
         self._grammar = CandumpGrammar(codec.interfaces)
         if position:
             self._grammar.restore(position)
-        self._schema, self._context, self._source = codec.schema(source), context, source
+        self._columns, self._context, self._source = ColumnLayout(codec.schema(source)), context, source
         self._losses = Losses()
 
     def position(self) -> Mapping[str, Any]:
@@ -125,7 +125,7 @@ class _Session(Session):
         lines = taken.lines
         if not len(lines.starts):
             return Decoded(())
-        batch, status = _decode(lines, self._grammar, self._schema, first_seq, self._context.pool)
+        batch, status = _decode(lines, self._grammar, self._columns, first_seq, self._context.pool)
         bad = []
         for i in np.flatnonzero(status).tolist():
             start, size = int(lines.starts[i]), min(int(lines.lengths[i]), _KEPT)

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord
 from ...pipeline.memory import BufferPool
 from ..text._line_framer import Text
@@ -89,7 +90,7 @@ class LineDecoder:
     """Turns the lines of one recording into one table. `saved` is what `save` gave."""
 
     def __init__(self, layout: Layout, pool: BufferPool, saved: Mapping[str, Any] | None = None) -> None:
-        self.layout, self.pool = layout, pool
+        self.layout, self.pool, self.columns = layout, pool, ColumnLayout(layout.schema)
         self.symbols = Symbols(saved["symbols"] if saved else ())
         self.books = Books(saved["books"] if saved else ())
         self._names: list[str] = []
@@ -188,7 +189,7 @@ class _Pass:
     def _new_rows(self, least: int) -> Rows:
         left = self.base + self._lines.size - int(self.state[AT])
         room = max(left // self._text_a_row, least, _LEAST_ROOM)
-        return Rows(self._decoder.pool, self._layout.schema, room)
+        return Rows(self._decoder.pool, self._decoder.columns, room)
 
     def make_room(self, least: int = 0) -> None:
         """Close the batch and begin one with room for `least` rows, and for all of a line that an empty one did not hold."""

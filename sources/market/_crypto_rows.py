@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.memory import BufferPool
 from ..text._ndjson_text import hash_text
 
@@ -86,18 +86,14 @@ class Symbols:
 class Rows:
     """Columns of one batch."""
 
-    def __init__(self, pool: BufferPool, schema: pa.Schema, room: int) -> None:
+    def __init__(self, pool: BufferPool, columns: ColumnLayout, room: int) -> None:
         self.room = room
-        self._block = ColumnBlock(pool, schema, room)
+        self._block = columns.take(pool, room)
         self.arrays: dict[str, npt.NDArray[Any]] = {}
-        self._flags: list[str] = []
-        for column in schema:
-            if pa.types.is_boolean(column.type):
-                self._flags.append(column.name)
-                self.arrays[column.name] = np.empty(room, np.uint8)
-            else:
-                self.arrays[column.name] = self._block[column.name]
-        self._names = schema.names[4:]
+        self._flags = [name for name in columns.names if name not in self._block.arrays]
+        for name in columns.names:
+            self.arrays[name] = np.empty(room, np.uint8) if name in self._flags else self._block[name]
+        self._names = columns.names[4:]
         self.columns = np.array([address(array) for array in self.arrays.values()], np.int64)
 
     def put(

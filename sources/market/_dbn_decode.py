@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnBlock, ColumnLayout
 from ...pipeline.memory import BufferPool
 from . import _dbn_kernels as kernels
 from ._dbn_frame_kernels import select
@@ -48,6 +48,8 @@ class Decoder:
         self._wanted = np.zeros(256, np.bool_)
         self._wanted[sorted(SCHEMAS[schema])] = True
         self._sides = side_table()
+        zero = [column.name for column in self._columns if column.kind == "zero"]
+        self._blocks = ColumnLayout(self.schema, ready=zero)
         self._orders = Orders(self.schema) if self._family == "mbo" and not metadata.ts_out else None
 
     def decode(
@@ -58,7 +60,7 @@ class Decoder:
         if self._orders is not None:
             batch, wrong = self._orders.decode(piece, first_seq, pool, self._wanted, self._sides, odd, counts)
             return () if batch is None else (batch,), odd[:wrong], counts
-        block = ColumnBlock(pool, self.schema, piece.count)
+        block = self._blocks.take(pool, piece.count)
         columns: dict[str, pa.Array] = {}
         valid: dict[str, npt.NDArray[np.bool_]] = {}
         rows, wrong, symbols = self._by_column(piece, first_seq, block, pool, counts, odd, columns, valid)

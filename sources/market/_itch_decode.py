@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord
 from ...pipeline.memory import BufferPool
 from ...pipeline.source import Decoded
@@ -33,7 +33,7 @@ class Decoder(ABC):
         for letter in TABLES[table]:
             self._wanted[ord(letter)] = 1
         lacking = [f.name for f in schema if f.name == "ts_recv" or pa.types.is_boolean(f.type)]
-        self._written = pa.schema([field for field in schema if field.name not in lacking])
+        self._written = ColumnLayout(pa.schema([field for field in schema if field.name not in lacking]))
 
     @abstractmethod
     def __call__(self, part: Part) -> Decoded:
@@ -83,7 +83,7 @@ class _Orders(Decoder):
         self._layout = layout_tables()
 
     def __call__(self, part: Part) -> Decoded:
-        columns = ColumnBlock(self._pool, self._written, part.count + 1)
+        columns = self._written.take(self._pool, part.count + 1)
         counts = np.zeros(256, np.int64)
         odd = np.empty(part.count, np.uint32)
         written: Any = [columns[name] for name in self._written.names]
@@ -115,7 +115,7 @@ class _Trades(Decoder):
 
         if part.resting is None:
             raise ValueError("executions of this part have not been joined with the book")
-        columns = ColumnBlock(self._pool, self._written, part.count)
+        columns = self._written.take(self._pool, part.count)
         counts = np.zeros(256, np.int64)
         printable = np.empty(part.count, np.bool_)
         odd = np.empty((part.count, 2), np.int64)
@@ -185,7 +185,7 @@ class _Fields(Decoder):
         bad.sort(key=lambda record: record.seq or 0)
         if not len(rows):
             return self._result(part, (), counts, bad)
-        block = ColumnBlock(self._pool, self._written, len(rows))
+        block = self._written.take(self._pool, len(rows))
         masks: dict[str, npt.NDArray[np.bool_]] = {}
         dictionaries: dict[str, pa.Array] = {}
         gather(Column("ts_event", pa.int64(), 8), self._time)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
@@ -44,7 +44,7 @@ class PcapReader(SourceReader):
         self._feed, self._path, self._schema, self._port, self._host = feed, path, schema, port, host
         self._context = context
         self._framer = PacketFramer(feed, header, context.pool, position)
-        self._written = pa.schema([field for field in schema if field.name not in _APART])
+        self._written = ColumnLayout(pa.schema([field for field in schema if field.name not in _APART]))
         self._none = pa.nulls(0, pa.binary(16))
         self._sixes = pa.schema([schema.field(name) for name in ("src_ip6", "dst_ip6")])
 
@@ -61,7 +61,7 @@ class PcapReader(SourceReader):
         batches = []
         if rows:
             total = int(found.lengths[kept].sum())
-            columns = ColumnBlock(self._context.pool, self._written, rows)
+            columns = self._written.take(self._context.pool, rows)
             offsets_lease = self._context.pool.take(4 * (rows + 1))
             values_lease = self._context.pool.take(total)
             offsets: Any = offsets_lease.array(np.int32, rows + 1)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord
 from ...pipeline.memory import BufferPool, Lease
 from ._line_framer import Text
@@ -43,13 +43,13 @@ _HIGH = np.uint64(0x8080808080808080)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where scanned values go: the batch schema, the plan, and the columns that do not come from the JSON.
+    """Where scanned values go: the batches' columns, the plan, and the columns that do not come from the JSON.
 
     `rest` names the column of left-over text, `constants` dictionary columns with one value, `recv` whether capture time
     is read (else it is event time).
     """
 
-    schema: pa.Schema
+    batch: ColumnLayout
     plan: Plan
     rest: str | None
     constants: Mapping[str, str]
@@ -128,7 +128,7 @@ class _Rows:
     def __init__(self, layout: Layout, pool: BufferPool, rows: int, size: int) -> None:
         plan = layout.plan
         self.layout, self.rows = layout, rows
-        self.block = ColumnBlock(pool, layout.schema, rows)
+        self.block = layout.batch.take(pool, rows)
         self.valid = np.ones((len(plan.columns), rows), np.uint8)
         self.records = plan.records.copy()
         self.data: dict[int, Lease] = {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
 from ...pipeline.schema import EVENT_FIELDS, event_schema
@@ -170,7 +171,7 @@ class Ndjson(SourceSpec):
         drop = frozenset() if self.keep_personal else PERSONAL_KEYS
         plan = Plan(self._all_columns, rest=self.rest is not None, drop=drop)
         recv = any(column.name == "ts_recv" for column in self._all_columns)
-        return Layout(self.schema, plan, self.rest, dict(self.constants), recv, self.name)
+        return Layout(ColumnLayout(self.schema), plan, self.rest, dict(self.constants), recv, self.name)
 
     def splits(self, wanted: int) -> Sequence[Split]:
         """Byte ranges of a plain file that begin at a line, with the number of their first row.
