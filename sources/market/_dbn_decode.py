@@ -15,7 +15,6 @@ from . import _dbn_kernels as kernels
 from ._dbn_frame_kernels import select
 from ._dbn_layout import LATEST, SCHEMAS, UNDEF_PRICE, family_of, record_layout
 from ._dbn_metadata import Metadata
-from ._dbn_orders import Orders
 from ._dbn_tables import Column, columns_of, levels_type, schema_of
 
 if TYPE_CHECKING:
@@ -45,21 +44,17 @@ class Decoder:
         self._layout = record_layout(self._family, metadata.version, ts_out=metadata.ts_out)
         self._old = metadata.version < LATEST
         self._version = metadata.version
-        self._wanted = np.zeros(256, np.bool_)
-        self._wanted[sorted(SCHEMAS[schema])] = True
-        self._sides = side_table()
+        self.wanted = np.zeros(256, np.bool_)
+        self.wanted[sorted(SCHEMAS[schema])] = True
+        self.sides = side_table()
         zero = [column.name for column in self._columns if column.kind == "zero"]
         self._blocks = ColumnLayout(self.schema, ready=zero)
-        self._orders = Orders(self.schema) if self._family == "mbo" and not metadata.ts_out else None
 
     def decode(
         self, piece: Piece, first_seq: int, pool: BufferPool
     ) -> tuple[Sequence[pa.RecordBatch], npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """Batches, the numbers (in the block) of records that cannot be, and how many were of other types, by type."""
         counts, odd = np.zeros(256, np.int64), np.empty(piece.count, np.uint32)
-        if self._orders is not None:
-            batch, wrong = self._orders.decode(piece, first_seq, pool, self._wanted, self._sides, odd, counts)
-            return () if batch is None else (batch,), odd[:wrong], counts
         block = self._blocks.take(pool, piece.count)
         columns: dict[str, pa.Array] = {}
         valid: dict[str, npt.NDArray[np.bool_]] = {}
@@ -84,11 +79,11 @@ class Decoder:
         valid: dict[str, npt.NDArray[np.bool_]],
     ) -> tuple[int, int, pa.Array]:
         chosen, numbers = np.empty(piece.count, np.uint32), np.empty(piece.count, np.uint32)
-        rows = select(piece.data, piece.offsets, piece.count, self._wanted, chosen, numbers, counts)
+        rows = select(piece.data, piece.offsets, piece.count, self.wanted, chosen, numbers, counts)
         fields: Any = self._layout.fields
         side = block.arrays["side"] if "side" in block.arrays else np.empty(rows, np.int8)
         rows, wrong = kernels.times(
-            piece.data, chosen, numbers, rows, first_seq, _place(fields, "ts_recv"), _place(fields, "side"), self._sides,
+            piece.data, chosen, numbers, rows, first_seq, _place(fields, "ts_recv"), _place(fields, "side"), self.sides,
             block["ts_event"], block["ts_recv"], block["seq"], side, odd,
         )  # fmt: skip
         for column in self._columns:
@@ -182,7 +177,7 @@ class Decoder:
         """Why a record was put aside."""
         record = np.frombuffer(raw, self._layout, 1)[0]
         names = self._layout.names or ()
-        if "side" in names and self._sides[int(record["side"])] == 2:
+        if "side" in names and self.sides[int(record["side"])] == 2:
             return f"the side is {chr(int(record['side']))!r}, not A, B or N"
         return (
             f"the event time {int(record['ts_event'])} is not one that an int64 of ns holds, and nothing else tells it"

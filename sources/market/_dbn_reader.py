@@ -9,7 +9,7 @@ the records (a live capture) begins a new block, so that rows before it do not s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from ._dbn_layout import record_layout, record_sizes, rtype_name
 from ._dbn_metadata import Metadata
 from ._dbn_symbols import SymbolTable
 
-__all__ = ["READ", "RECORDS", "DbnReader", "Framer", "Piece"]
+__all__ = ["READ", "RECORDS", "DbnReader", "Framer", "Piece", "mapped_names", "others", "unsound"]
 
 #: Bytes of a read buffer, and records of a block at most.
 READ = 3 << 20
@@ -125,15 +125,8 @@ class Framer:
         return [(self.seq - count, piece)], status, ended
 
     def _learn(self, mappings: npt.NDArray[np.int64]) -> None:
-        named: dict[int, str] = {}
-        size = self._mapping.itemsize
-        for at in mappings.tolist():
-            record = np.frombuffer(self._data, self._mapping, 1, at)[0]
-            text = bytes(record["stype_out_symbol"]).split(b"\0")[0].decode("utf-8", "replace")
-            if text:
-                named[int(record["instrument_id"])] = text
-            self.mapped_until = self._base + at + size
-        self.symbols = self.symbols.updated(named)
+        self.symbols = self.symbols.updated(mapped_names(self._data, self._mapping, mappings))
+        self.mapped_until = self._base + int(mappings[-1]) + self._mapping.itemsize
 
     def _refill(self) -> None:
         at = int(self._state[kernels.POSITION])
@@ -152,6 +145,39 @@ class Framer:
         view[: len(tail)] = tail
         self._filled = len(tail) + self._feed.fill(view[len(tail) :])
         self._final = self._filled < READ
+
+
+def others(schema: str, counts: npt.NDArray[np.int64]) -> dict[str, int]:
+    """What is told of records of other types than those of `schema`, from how many there are of each."""
+    return {f"not in {schema}: {rtype_name(code)}": int(counts[code]) for code in counts.nonzero()[0].tolist()}
+
+
+def unsound(
+    path: str, base: int, data: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int32], first: int, row: Sequence[int]
+) -> BadRecord:
+    """The bad record of a `row` of framing: what is wrong, where in `data`, how many bytes, and its number in the block."""
+    what, at, size, number = row
+    raw = data[at : at + min(size, _KEPT)].tobytes()
+    kind = raw[1] if len(raw) > 1 else 0
+    want = int(sizes[kind])
+    if what == kernels.WRONG_LENGTH:
+        error = f"the record says that it has {4 * raw[0]} bytes, but {rtype_name(kind)} has {want}"
+    elif what == kernels.CUT:
+        error = f"the file ends inside a record of {4 * raw[0]} bytes: {size} of them are there"
+    else:
+        error = f"no sound record begins here; {size} bytes up to the next one are skipped"
+    return BadRecord(f"{path}, offset {base + at}", "dbn.frame", error, raw, first + number)
+
+
+def mapped_names(data: npt.NDArray[np.uint8], layout: np.dtype[Any], mappings: npt.NDArray[np.int64]) -> dict[int, str]:
+    """What symbol mapping records at `mappings` say: name by instrument."""
+    named: dict[int, str] = {}
+    for at in mappings.tolist():
+        record = np.frombuffer(data, layout, 1, at)[0]
+        text = bytes(record["stype_out_symbol"]).split(b"\0")[0].decode("utf-8", "replace")
+        if text:
+            named[int(record["instrument_id"])] = text
+    return named
 
 
 class DbnReader(SourceReader):
@@ -198,28 +224,15 @@ class DbnReader(SourceReader):
         if piece.note is not None:
             return Decoded((), (BadRecord(f"{self._path}, offset {piece.base}", "dbn.read", piece.note, b""),))
         batches, odd, counts = self._decoder.decode(piece, block.first_seq, self._pool)
-        dropped = {
-            f"not in {self._decoder.schema_name}: {rtype_name(code)}": int(counts[code])
-            for code in counts.nonzero()[0].tolist()
-        }
+        dropped = others(self._decoder.schema_name, counts)
         if not len(piece.bad) and not len(odd):
             return Decoded(batches, (), dropped)
-        bad = [self._unsound(piece, block.first_seq, *row) for row in piece.bad.tolist()]
+        bad = [
+            unsound(self._path, piece.base, piece.data, self._sizes, block.first_seq, row) for row in piece.bad.tolist()
+        ]
         bad += [self._odd(piece, block.first_seq, number) for number in odd.tolist()]
         bad.sort(key=lambda record: record.seq or 0)
         return Decoded(batches, bad, dropped)
-
-    def _unsound(self, piece: Piece, first: int, what: int, at: int, size: int, number: int) -> BadRecord:
-        raw = piece.data[at : at + min(size, _KEPT)].tobytes()
-        kind = raw[1] if len(raw) > 1 else 0
-        want = int(self._sizes[kind])
-        if what == kernels.WRONG_LENGTH:
-            error = f"the record says that it has {4 * raw[0]} bytes, but {rtype_name(kind)} has {want}"
-        elif what == kernels.CUT:
-            error = f"the file ends inside a record of {4 * raw[0]} bytes: {size} of them are there"
-        else:
-            error = f"no sound record begins here; {size} bytes up to the next one are skipped"
-        return BadRecord(f"{self._path}, offset {piece.base + at}", "dbn.frame", error, raw, first + number)
 
     def _odd(self, piece: Piece, first: int, number: int) -> BadRecord:
         at = int(piece.offsets[number])

@@ -109,11 +109,13 @@ class Dbn(SourceSpec):
 
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
         from ._dbn_decode import Decoder
+        from ._dbn_orders import OrderReader
         from ._dbn_reader import DbnReader
 
         opened, name = self._known()
         detail = split.detail if split is not None else {}
-        return DbnReader(
+        reader = OrderReader if name == "mbo" and not opened.metadata.ts_out else DbnReader
+        return reader(
             open_records(str(self.path), opened),
             path=str(self.path),
             metadata=opened.metadata,

@@ -33,17 +33,26 @@ class Frames:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next compressed bytes. What is no frame is left to the decompressor to refuse."""
-        at = 0
-        while at < len(data):
+        at, size = 0, len(data)
+        while at < size:
             if self._skip:
-                step = min(self._skip, len(data) - at)
+                step = min(self._skip, size - at)
                 self._skip -= step
                 at += step
                 continue
-            if self._inside and not self._held and at + 3 <= len(data):
-                self._block(data[at] | data[at + 1] << 8 | data[at + 2] << 16)
-                at += 3
-                continue
+            if self._inside and not self._held:
+                while at + 3 <= size:  # blocks that are whole and not the last of their frame
+                    head = data[at] | data[at + 1] << 8 | data[at + 2] << 16
+                    after = at + 3 + (1 if head & 6 == 2 else head >> 3)
+                    if head & 1 or after > size:
+                        break
+                    at = after
+                if at + 3 <= size:
+                    self._block(data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+                    at += 3
+                    continue
+                if at == size:
+                    break
             self._held += data[at : at + 1]
             at += 1
             if self._inside:

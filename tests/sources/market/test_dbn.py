@@ -27,7 +27,7 @@ from dbn_reference import (
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError, GraphError
 from penstock.pipeline.schema import check_event_schema
-from penstock.sources.market import _dbn_reader
+from penstock.sources.market import _dbn_orders, _dbn_reader
 from penstock.sources.market.dbn import Dbn, inspect_dbn, is_dbn, open_dbn
 
 FRAGMENT_VERSIONS = {
@@ -150,6 +150,8 @@ def test_a_live_capture_gives_one_schema_and_learns_symbols_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
 ) -> None:
     monkeypatch.setattr(_dbn_reader, "READ", read_bytes)
+    monkeypatch.setattr(_dbn_orders, "READ", read_bytes)
+    monkeypatch.setattr(_dbn_orders, "ROWS", 1 << 10)
     path = tmp_path / "live.dbn"
     parts = [
         metadata(None, mapped={}),
@@ -182,6 +184,8 @@ def test_reading_goes_on_from_the_position_of_every_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     monkeypatch.setattr(_dbn_reader, "READ", 1 << 17)
+    monkeypatch.setattr(_dbn_orders, "READ", 1 << 17)
+    monkeypatch.setattr(_dbn_orders, "ROWS", 1 << 10)
     data = metadata(None, mapped={}) + mapping(5, "A") + orders(4000, instrument=5).tobytes()
     data += mapping(5, "B") + orders(5000, instrument=5).tobytes() + system("x") + orders(10, instrument=5).tobytes()
     path = tmp_path / ("live.dbn.zst" if packed else "live.dbn")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zstandard
-from dbn_reference import DAY, mapping, metadata, orders, read, system
+from dbn_reference import DAY, mapping, metadata, orders, plain, read, system
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.pipeline.context import Context
+from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.errors import FormatError
-from penstock.sources.market import _dbn_reader
+from penstock.sources.market import _dbn_orders, _dbn_reader
+from penstock.sources.market._dbn_decode import Decoder
+from penstock.sources.market._dbn_file import open_records
 from penstock.sources.market._dbn_metadata import parse_metadata
+from penstock.sources.market._dbn_reader import DbnReader
 from penstock.sources.market._dbn_symbols import _disjoint
 from penstock.sources.market.dbn import Dbn, inspect_dbn
 
@@ -27,10 +31,26 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "hostile.dbn"
 
 
-def bytes_of(path: Path, schema: str = "mbo", **options: Any) -> tuple[int, int, int]:
+def framed(path: Path, **options: Any) -> DbnReader:
+    """The reader of all other schemas, which frames orders first and then takes them column by column."""
+    spec = Dbn(path, schema="mbo", **options)
+    opened, name = spec._known()
+    decoder = Decoder(name, opened.metadata, path.name)
+    context = Context("dbn")
+    return DbnReader(
+        open_records(str(path), opened),
+        path=str(path),
+        metadata=opened.metadata,
+        decoder=decoder,
+        context=context,
+        position={},
+        end=None,
+    )
+
+
+def bytes_of(path: Path) -> tuple[int, int, int]:
     """Content bytes in rows, in quarantine and in records of other types, found by reading `path`."""
-    spec = Dbn(path, schema=schema, **options)
-    reader = spec.open(Context("dbn"))
+    reader = framed(path)
     sound = bad = end = 0
     for block in reader.blocks():
         piece = block.payload
@@ -45,14 +65,27 @@ def bytes_of(path: Path, schema: str = "mbo", **options: Any) -> tuple[int, int,
     return sound, bad, end
 
 
+def column_by_column(path: Path) -> tuple[list[dict[str, Any]], list[BadRecord], dict[str, int]]:
+    """What `read` gives, read the other way."""
+    reader = framed(path)
+    decoded = [reader.decode(block) for block in reader.blocks()]
+    reader.close()
+    dropped: Counter[str] = Counter()
+    for part in decoded:
+        dropped.update(part.dropped)
+    rows = [row for part in decoded for batch in part.batches for row in plain(batch)]
+    return rows, [record for part in decoded for record in part.bad], dict(dropped)
+
+
 def accounted(path: Path, data: bytes) -> None:
     """Read `data` whole; whatever is in it, all bytes behind the header are in records or in quarantine."""
     path.write_bytes(data)
     try:
-        rows, bad, _ = read(Dbn(path, schema="mbo"))
+        rows, bad, dropped = read(Dbn(path, schema="mbo"))
     except FormatError as error:
         assert str(path) in str(error)
         return
+    assert (rows, bad, dropped) == column_by_column(path)
     assert sorted({row["seq"] for row in rows}) == [row["seq"] for row in rows]
     assert all(record.place.startswith(str(path)) and record.error for record in bad)
     start = 8 + int.from_bytes(data[4:8], "little")
@@ -199,6 +232,8 @@ def fuzz(path: Path, cases: int, seed: int) -> None:
 
 def test_whatever_is_done_to_a_file_its_bytes_are_accounted_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_dbn_reader, "READ", 1 << 17)
+    monkeypatch.setattr(_dbn_orders, "READ", 1 << 17)
+    monkeypatch.setattr(_dbn_orders, "ROWS", 1 << 10)
     fuzz(path, 300, 1)
 
 
@@ -228,6 +263,8 @@ def test_the_verdict_on_damage_does_not_depend_on_where_buffers_end(
     found = []
     for size in ((1 << 16) + 3000, 1 << 17, 3 << 19):
         monkeypatch.setattr(_dbn_reader, "READ", size)
+        monkeypatch.setattr(_dbn_orders, "READ", size)
+        monkeypatch.setattr(_dbn_orders, "ROWS", 1 << 10)
         rows, bad, _ = read(Dbn(path))
         found.append((rows, [(record.seq, record.place, record.data) for record in bad]))
     assert found[0] == found[1] == found[2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zstandard
 from dbn_reference import DAY, UNDEF_PRICE, UNDEF_TIME, metadata, orders, read, system
-from penstock.sources.market import _dbn_reader
+from penstock.sources.market import _dbn_orders, _dbn_reader
 from penstock.sources.market.dbn import Dbn
 
 NS_A_DAY = 86_400 * 10**9
@@ -89,6 +89,8 @@ def test_every_column_is_that_of_a_plain_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, packed: bool
 ) -> None:
     monkeypatch.setattr(_dbn_reader, "READ", 1 << 16)
+    monkeypatch.setattr(_dbn_orders, "READ", 1 << 16)
+    monkeypatch.setattr(_dbn_orders, "ROWS", 1 << 10)
     path = tmp_path / "orders.dbn"
     # records of other types move the ones behind them away from multiples of eight
     parts = [mixed(count, rate, seed) for seed, count in enumerate((3, 8, 61, 900, 1200))]
