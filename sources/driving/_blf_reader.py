@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.memory import BufferPool, Lease
 from ...pipeline.source import Block, Decoded, Position, SourceReader
@@ -121,7 +121,7 @@ class BlfReader(SourceReader):
         position: Position | None,
         block_bytes: int = READ,
     ) -> None:
-        self._feed, self._origin, self._path, self._schema = feed, origin, path, schema
+        self._feed, self._origin, self._path, self._columns = feed, origin, path, ColumnLayout(schema)
         self._pool, self._size = context.pool, block_bytes
         self._seq, self._index, inside = 0, 0, 0
         if position:
@@ -203,7 +203,7 @@ class BlfReader(SourceReader):
         if isinstance(block.payload, _Lost):
             return Decoded((), (block.payload.bad,))
         found: _Objects = block.payload
-        batch, status, kinds = _decode(found, self._origin, self._schema, block.first_seq, self._pool)
+        batch, status, kinds = _decode(found, self._origin, self._columns, block.first_seq, self._pool)
         dropped = {f"blf: {kind_name(kind)}": int(kinds[kind]) for kind in np.flatnonzero(kinds).tolist()}
         wrong = np.flatnonzero((status != 0) & (status != kernels.OTHER)).tolist()
         bad = [self._bad(found, i, int(status[i]), block.first_seq + i) for i in wrong]
@@ -219,10 +219,10 @@ class BlfReader(SourceReader):
 
 
 def _decode(
-    found: _Objects, origin: int, schema: pa.Schema, first: int, pool: BufferPool
+    found: _Objects, origin: int, layout: ColumnLayout, first: int, pool: BufferPool
 ) -> tuple[pa.RecordBatch, Array, Array]:
     rows = len(found.starts)
-    out, status, kinds = ColumnBlock(pool, schema, rows), found.status.copy(), np.zeros(256, np.int64)
+    out, status, kinds = layout.take(pool, rows), found.status.copy(), np.zeros(256, np.int64)
     ext, fd = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
     columns = [out["ts_event"], out["ts_recv"], out["seq"], out["bus"], out["can_id"], ext, fd, out["len"], out["data"]]
     count = int(kernels.frames(found.data, found.starts, found.sizes, origin, first, status, kinds, *columns))
@@ -239,7 +239,7 @@ def decode_object(record: BadRecord, origin: int, schema: pa.Schema) -> Decoded 
     data: Any = lease.array(np.uint8, size)
     data[:] = np.frombuffer(record.data, np.uint8)
     one = np.zeros(1, np.uint32), np.full(1, size, np.uint32), np.zeros(1, np.uint8)
-    batch, status, _ = _decode(_Objects(lease, data, 0, (), *one), origin, schema, record.seq, pool)
+    batch, status, _ = _decode(_Objects(lease, data, 0, (), *one), origin, ColumnLayout(schema), record.seq, pool)
     if status[0] == kernels.OTHER:
         return None
     if status[0]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from ...pipeline.columns import ColumnBlock
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import nanoseconds
 from ...pipeline.memory import Lease
@@ -250,7 +249,7 @@ def _without(holes: list[tuple[int, int]], begin: int, end: int) -> list[tuple[i
     return left
 
 
-def decode_frames(made: Made, first_seq: int, radar: Adc, schema: pa.Schema, context: Context) -> Decoded:
+def decode_frames(made: Made, first_seq: int, radar: Adc, layout: ColumnLayout, context: Context) -> Decoded:
     """Rows of frames that have left; bad records are numbered behind them."""
     count = len(made.frames)
     bad = [
@@ -259,7 +258,7 @@ def decode_frames(made: Made, first_seq: int, radar: Adc, schema: pa.Schema, con
     ]
     if not count:
         return Decoded((), bad)
-    out = ColumnBlock(context.pool, schema, count)
+    out = layout.take(context.pool, count)
     out["seq"][:] = np.arange(first_seq, first_seq + count)
     for row, (frame, event, recv, found) in enumerate(made.frames):
         out["frame"][row] = frame

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ...pipeline.columns import ColumnLayout
 from ...pipeline.context import Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
@@ -80,7 +81,7 @@ class AdcPackets(Codec):
 class _Session(Session):
     def __init__(self, frames: AdcFrames, codec: AdcPackets, source: str, context: Context) -> None:
         self._frames, self._wait, self._context = frames, nanoseconds(codec.wait), context
-        self._radar, self._schema = codec.radar, codec.schema(source)
+        self._radar, self._columns = codec.radar, ColumnLayout(codec.schema(source))
 
     def position(self) -> Mapping[str, Any]:
         return self._frames.save()
@@ -109,7 +110,7 @@ class _Session(Session):
     def decode(self, payload: Any, first_seq: int) -> Decoded:
         from ._adc_frames import decode_frames
 
-        return decode_frames(payload, first_seq, self._radar, self._schema, self._context)
+        return decode_frames(payload, first_seq, self._radar, self._columns, self._context)
 
 
 def live_adc(url: str | tuple[str, ...], *, reorder: int = 64, wait: Duration = "100ms", **options: Any) -> Live:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...pipeline.columns import ColumnLayout
+from ...pipeline.columns import ColumnBlock, ColumnLayout
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.source import Block, Decoded, Position, SourceReader
 from ..storage.feed import Feed
@@ -46,7 +46,7 @@ class PcapReader(SourceReader):
         self._framer = PacketFramer(feed, header, context.pool, position)
         self._written = ColumnLayout(pa.schema([field for field in schema if field.name not in _APART]))
         self._none = pa.nulls(0, pa.binary(16))
-        self._sixes = pa.schema([schema.field(name) for name in ("src_ip6", "dst_ip6")])
+        self._sixes = ColumnLayout(pa.schema([schema.field(name) for name in ("src_ip6", "dst_ip6")]))
 
     def blocks(self) -> Iterator[Block]:
         framer = self._framer
@@ -68,7 +68,7 @@ class PcapReader(SourceReader):
             values: Any = values_lease.array(np.uint8, total)
             written = [columns[name] for name in self._written.names]
             six = found.heads[kept] >= 0
-            both = ColumnBlock(self._context.pool, self._sixes, rows if six.any() else 0)
+            both = self._sixes.take(self._context.pool, rows if six.any() else 0)
             gather: Any = packets.gather
             gather(
                 piece.data,
