@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from mcap.writer import CompressionType, IndexType, Writer
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.source import Position, SourceSpec, Split
+from penstock.sources.driving import _mcap_contents
 
 CAN_TOPIC, TEXT_TOPIC = "/can/bus3", "/chatter"
 CAN_TYPE, TEXT_TYPE = "can_msgs/msg/Frame", "std_msgs/msg/String"
@@ -76,6 +79,23 @@ def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows with times as integers of ns."""
     columns = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in batch.columns]
     return pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+
+
+@contextmanager
+def together(nbytes: int) -> Iterator[None]:
+    """Within it, pieces of a file are one block up to `nbytes`; 0: each is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_mcap_contents, "_JOINED_BYTES", nbytes)
+        yield
+
+
+def read_joined(spec: SourceSpec) -> Read:
+    """`read`, of which no more than the positions depends on how many pieces are one block."""
+    whole = read(spec)
+    with together(0):
+        alone = read(spec)
+    assert replace(alone, positions=[]) == replace(whole, positions=[])
+    return whole
 
 
 def read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +12,11 @@ from ._mcap_catalog import BROKEN, Catalog, Piece, indexed_count, read_summary, 
 from ._mcap_chunk import RecordFile
 from ._mcap_format import Channel, MessageType
 
-__all__ = ["Contents", "Unit", "catalog_of", "topic_contents", "units_of"]
+__all__ = ["Contents", "Unit", "block_bytes", "catalog_of", "joined", "topic_contents", "units_of"]
+
+#: What units of one block hold together at most, of all topics, and records of the topic: a block costs as much as some
+#: hundred messages do, and of many topics a chunk has a dozen.
+_JOINED_BYTES, _JOINED_RECORDS = 4 << 20, 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,27 @@ class Contents:
     channels: tuple[Channel, ...]
     type: MessageType | None
     units: tuple[Unit, ...]
+
+
+def joined(units: Iterable[Unit]) -> Iterator[tuple[Unit, ...]]:
+    """Units that follow one another, as many at a time as one block may hold."""
+    run: list[Unit] = []
+    size = records = 0
+    for unit in units:
+        own = unit.piece.size or unit.piece.length
+        if run and (size + own > _JOINED_BYTES or records + unit.records > _JOINED_RECORDS):
+            yield tuple(run)
+            run, size, records = [], 0, 0
+        run.append(unit)
+        size, records = size + own, records + unit.records
+    if run:
+        yield tuple(run)
+
+
+def block_bytes(units: Iterable[Unit]) -> int:
+    """The most that the units of one block hold: packed, unpacked, and as much again for their columns."""
+    sizes = [unit.piece.length + 2 * (unit.piece.size or unit.piece.length) for unit in units]
+    return max(max(sizes, default=0), min(sum(sizes), 3 * _JOINED_BYTES))
 
 
 def catalog_of(path: str, limit: int, *, walk: bool = False) -> Catalog:

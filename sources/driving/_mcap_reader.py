@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from ...pipeline.memory import BufferPool
 from ...pipeline.source import Block, Decoded, Position, SourceReader, Split
 from ._mcap_catalog import BROKEN, CHUNKED
 from ._mcap_chunk import Loaded, RecordFile
-from ._mcap_contents import Contents, Unit
+from ._mcap_contents import Contents, Unit, joined
 from ._mcap_framing import Framing, McapFraming
+from ._mcap_run import MessageRun, Part
 from .cdr import MessageDecoder
 
 __all__ = ["McapReader", "retry_message"]
@@ -46,30 +48,38 @@ class McapReader(SourceReader):
         self._file = RecordFile(contents.catalog.path)
 
     def blocks(self) -> Iterator[Block]:
-        for index, unit in enumerate(self._units):
-            piece = unit.piece
-            after = {"offset": piece.end, "seq": unit.first_seq + unit.records}
-            yield Block(index, unit.first_seq, unit.records, piece.length, after, unit)
+        for index, run in enumerate(joined(self._units)):
+            first, last = run[0].first_seq, run[-1]
+            end = last.first_seq + last.records
+            nbytes = sum(unit.piece.length for unit in run)
+            yield Block(index, first, end - first, nbytes, {"offset": last.piece.end, "seq": end}, run)
 
     def decode(self, block: Block) -> Decoded:
-        unit: Unit = block.payload
+        return self.decode_units(block.payload)
+
+    def decode_units(self, units: Sequence[Unit]) -> Decoded:
+        """What some units hold that follow one another."""
+        made = MessageRun(self._decoder, self._framing.operation, self._context)
+        for unit in units:
+            self._unit(unit, made)
+        return made.end()
+
+    def _unit(self, unit: Unit, made: MessageRun) -> None:
         piece = unit.piece
         if piece.kind == BROKEN:
-            return self._lost(unit, piece.error)
+            return self._lost(unit, piece.error, made)
         try:
             loaded = self._file.load(piece.offset, piece.length, self._context.pool)
             records, wrong = loaded, ""
             if piece.kind == CHUNKED:
                 records, wrong = self._framing.unpack(loaded, self._limit, self._context.pool, piece.size)
         except FormatError as error:
-            return self._lost(unit, str(error))
-        decoded = self._messages(unit, records)
-        if not wrong:
-            return decoded
-        place = f"{self._file.path}, byte {piece.offset} ({piece.length} bytes)"
-        tail = loaded.data[-QUARANTINED_BYTES:].tobytes()
-        told = BadRecord(place, self._read, wrong, tail, None)
-        return Decoded(decoded.batches, [*decoded.bad, told], decoded.dropped)
+            return self._lost(unit, str(error), made)
+        self._messages(unit, records, made)
+        if wrong:
+            place = f"{self._file.path}, byte {piece.offset} ({piece.length} bytes)"
+            made.tell([BadRecord(place, self._read, wrong, loaded.data[-QUARANTINED_BYTES:].tobytes(), None)])
+        return None
 
     @property
     def _read(self) -> str:
@@ -78,25 +88,15 @@ class McapReader(SourceReader):
     def close(self) -> None:
         self._file.close()
 
-    def _messages(self, unit: Unit, records: Loaded) -> Decoded:
+    def _messages(self, unit: Unit, records: Loaded, made: MessageRun) -> None:
         data, piece = records.data, unit.piece
         found = self._framing.find(data, self._channels)
-        starts, lengths, log_times, gaps = found.starts, found.lengths, found.log_times, found.gaps
+        starts, gaps = found.starts, found.gaps
         count = len(starts)
         told = min(count, unit.messages)
-        decoded = self._decoder(
-            data, starts[:told], lengths[:told], log_times[:told], unit.first_seq, self._context.pool
-        )
-        if decoded.copied:
-            self._context.copied(decoded.copied)
-
-        def message(i: int, error: str, seq: int | None) -> BadRecord:
-            start = int(starts[i])
-            payload = data[start : start + int(lengths[i])].tobytes()
-            return BadRecord(self._place(unit, start), f"{self._framing.operation}.decode", error, payload, seq)
-
-        bad = [message(i, error, unit.first_seq + i) for i, error in decoded.bad]
-        dropped: dict[str, int] = {}
+        part = Part(records, starts, found.lengths, found.log_times, told, unit.first_seq, partial(self._place, unit))
+        made.add(part)
+        bad: list[BadRecord] = []
         missing = unit.records - told
         if missing:
             end = int(gaps[0, 0]) if len(gaps) else len(data)
@@ -109,7 +109,7 @@ class McapReader(SourceReader):
             rest = data[end : min(stop, end + QUARANTINED_BYTES)].tobytes()
             error += _loss(missing)
             bad.append(BadRecord(self._place(unit, end), self._read, error, rest, unit.first_seq + told))
-            dropped = _dropped(missing)
+            made.drop(missing - 1)
         bad += [
             BadRecord(
                 self._place(unit, int(start)),
@@ -120,15 +120,16 @@ class McapReader(SourceReader):
             )
             for start, stop in gaps[1 if missing else 0 : _GAPS].tolist()
         ]
-        bad += [message(i, "the message index does not list it", None) for i in range(told, count)]
-        return Decoded([decoded.batch] if decoded.batch.num_rows else [], bad, dropped)
+        operation = f"{self._framing.operation}.decode"
+        bad += [part.message(i, operation, "the message index does not list it", None) for i in range(told, count)]
+        made.tell(bad)
 
-    def _lost(self, unit: Unit, error: str) -> Decoded:
+    def _lost(self, unit: Unit, error: str, made: MessageRun) -> None:
         piece = unit.piece
         payload = self._file.read(piece.offset, min(piece.length, QUARANTINED_BYTES))
         place = f"{self._file.path}, byte {piece.offset} ({piece.length} bytes)"
-        record = BadRecord(place, self._read, error + _loss(unit.records), payload, unit.first_seq)
-        return Decoded([], [record], _dropped(unit.records))
+        made.tell([BadRecord(place, self._read, error + _loss(unit.records), payload, unit.first_seq)])
+        made.drop(unit.records - 1)
 
     def _place(self, unit: Unit, offset: int) -> str:
         if unit.piece.kind == CHUNKED:
@@ -154,11 +155,6 @@ def retry_message(record: BadRecord, decoder: MessageDecoder) -> Decoded | None:
 
 def _loss(records: int) -> str:
     return f"; {records} messages of the topic are lost with it" if records > 1 else ""
-
-
-def _dropped(records: int) -> dict[str, int]:
-    """One bad record stands for what is lost; the others are counted, so that rows, bad and dropped add up."""
-    return {"in a damaged part of the file": records - 1} if records > 1 else {}
 
 
 def _selected(contents: Contents, split: Split | None, position: Position | None) -> list[Unit]:

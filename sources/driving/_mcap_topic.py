@@ -14,7 +14,7 @@ from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
-from ._mcap_contents import Contents
+from ._mcap_contents import Contents, block_bytes
 from .cdr import Table, table_for
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class PieceTopic(SourceSpec):
 
     @property
     def block_bound(self) -> int:
-        """The largest chunk of the topic, packed and unpacked, and the columns made of it."""
+        """The largest chunk of the topic, or small ones of one block, packed and unpacked, and the columns made of them."""
         contents = self._contents()
-        largest = max((u.piece.length + 2 * (u.piece.size or u.piece.length) for u in contents.units), default=0)
+        largest = block_bytes(contents.units)
         wide = self._table(contents).kind in ("radar.scan", "message")
         return max(1 << 20, largest * (4 if wide else 1))
 

@@ -11,9 +11,9 @@ from typing import Any
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
 from ...pipeline.memory import BufferPool
-from ...pipeline.source import Block, Decoded
+from ...pipeline.source import Decoded
 from ._mcap_catalog import Catalog
-from ._mcap_contents import Contents, Unit, catalog_of, topic_contents
+from ._mcap_contents import Contents, Unit, block_bytes, catalog_of, joined, topic_contents
 from ._mcap_inspect import TopicInfo
 from ._mcap_topic import topic_table
 from ._rosbag2_folder import BagFiles, bag_files
@@ -109,11 +109,11 @@ class Opened:
         table, parts, seq, largest = tables[0], [], 0, 0
         for contents in held:
             units = []
-            for unit in contents.units:
-                own = Unit(unit.piece, seq, unit.messages, unit.records)
-                units.append(PartUnit(seq, unit.records, unit.piece.length, {"offset": unit.piece.end}, own))
-                seq += unit.records
-                largest = max(largest, unit.piece.length + 2 * (unit.piece.size or unit.piece.length))
+            for run in joined(replace(unit, first_seq=unit.first_seq + seq) for unit in contents.units):
+                records, length = sum(unit.records for unit in run), sum(unit.piece.length for unit in run)
+                units.append(PartUnit(run[0].first_seq, records, length, {"offset": run[-1].piece.end}, run))
+            seq += sum(unit.records for unit in contents.units)
+            largest = max(largest, block_bytes(contents.units))
             opener = partial(_open_mcap, contents, table, self.limit)
             parts.append(Part(contents.catalog.path, units, opener))
         return RecordedTopic(table, tuple(parts), largest)
@@ -189,8 +189,8 @@ class _McapUnits:
 
         self._reader = McapReader(contents, table.decoder(), limit, context, None, None)
 
-    def decode(self, unit: Unit) -> Decoded:
-        return self._reader.decode(Block(0, unit.first_seq, unit.records, unit.piece.length, {}, unit))
+    def decode(self, units: Sequence[Unit]) -> Decoded:
+        return self._reader.decode_units(units)
 
     def close(self) -> None:
         self._reader.close()

@@ -14,7 +14,7 @@ import pytest
 from bag_oracle import write_bag1, write_bag2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcap_files import Read, read
+from mcap_files import Read, read, read_joined
 from penstock.pipeline.errors import FormatError
 from penstock.sources.driving.rosbag1 import Rosbag1, inspect_rosbag1
 from penstock.sources.driving.rosbag2 import Rosbag2, inspect_rosbag2
@@ -75,7 +75,7 @@ def read_or_refused(path: Path, kind: str) -> dict[str, Read]:
         return {}
     for topic in list(topics)[:4]:
         try:
-            found[topic] = read(bag.topic(topic))
+            found[topic] = (read_joined if kind.startswith("bag") else read)(bag.topic(topic))
         except FormatError as error:
             assert str(path) in str(error)
     for got in found.values():
