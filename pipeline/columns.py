@@ -222,14 +222,14 @@ def _is_wrapped(kind: pa.DataType) -> bool:
 def _wrap(
     kind: pa.DataType, rows: int, mask: pa.Buffer | None, data: pa.Buffer, dictionary: pa.Array | None
 ) -> pa.Array:
+    if isinstance(kind, pa.DictionaryType):
+        if dictionary is None:
+            raise ValueError("a dictionary column needs its dictionary")
+        indices = pa.Array.from_buffers(kind.index_type, rows, [mask, data])
+        return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=kind.ordered, safe=False)
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, _wrap(kind.storage_type, rows, mask, data, None))
     if pa.types.is_fixed_size_list(kind):
         values = _wrap(kind.value_type, rows * kind.list_size, None, data, None)
         return pa.Array.from_buffers(kind, rows, [mask], children=[values])
-    if pa.types.is_dictionary(kind):
-        indices = pa.Array.from_buffers(kind.index_type, rows, [mask, data])
-        if dictionary is None:
-            raise ValueError("a dictionary column needs its dictionary")
-        return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=kind.ordered, safe=False)
     return pa.Array.from_buffers(kind, rows, [mask, data])

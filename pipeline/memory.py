@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +30,21 @@ def aligned_empty(nbytes: int) -> npt.NDArray[np.uint8]:
     return raw[start : start + nbytes]
 
 
+class _Block(NamedTuple):
+    """Memory, and where it is: numpy takes a microsecond to say."""
+
+    memory: npt.NDArray[np.uint8]
+    address: int
+
+
 class Lease:
     """A block of a pool, writable through `array` until the batch made of it leaves its stage."""
 
     __slots__ = ("__weakref__", "_address", "_block", "_pool", "nbytes")
 
-    def __init__(self, pool: BufferPool, block: npt.NDArray[np.uint8], nbytes: int) -> None:
+    def __init__(self, pool: BufferPool, block: _Block, nbytes: int) -> None:
         self._pool, self._block, self.nbytes = pool, block, nbytes
-        self._address: int = block.ctypes.data
+        self._address = block.address
 
     def array(self, dtype: npt.DTypeLike, shape: Sequence[int] | int, offset: int = 0) -> npt.NDArray[np.generic]:
         """A writable view of `shape` at `offset` bytes.
@@ -44,10 +52,13 @@ class Lease:
         The view does not hold the lease: keep the lease (or a buffer made of it) for as long as the view is used.
         """
         kind = np.dtype(dtype)
-        size = (math.prod(shape) if isinstance(shape, Sequence) else int(shape)) * kind.itemsize
-        if offset < 0 or offset + size > self.nbytes:
+        if not isinstance(shape, int):  # asked for first: it is what most are, and asking for a Sequence is slow
+            shape = tuple(shape) if isinstance(shape, Sequence) else int(shape)
+        size = (shape if isinstance(shape, int) else math.prod(shape)) * kind.itemsize
+        if offset < 0 or size < 0 or offset + size > self.nbytes:
             raise ValueError(f"view of {size} bytes at {offset} does not fit a lease of {self.nbytes}")
-        return self._block[offset : offset + size].view(kind).reshape(shape)
+        view = self._block.memory[offset : offset + size].view(kind)
+        return view if isinstance(shape, int) else view.reshape(shape)
 
     def buffer(self, offset: int, nbytes: int) -> pa.Buffer:
         """An Arrow buffer over part of the block; the block stays leased while the buffer lives."""
@@ -66,7 +77,7 @@ class BufferPool:
     """
 
     def __init__(self, keep: int = 256 << 20) -> None:
-        self._idle: dict[int, list[npt.NDArray[np.uint8]]] = {}
+        self._idle: dict[int, list[_Block]] = {}
         self._lock = threading.RLock()  # __del__ may run inside take() on the same thread
         self._keep = keep
         self.idle_bytes = 0
@@ -82,30 +93,33 @@ class BufferPool:
         with self._lock:
             block = self._take_idle(size)
             if block is not None:
-                size = block.nbytes
+                size = block.memory.nbytes
                 self.idle_bytes -= size
             else:
                 self.fresh_bytes += size
             self.leased_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.leased_bytes + self.idle_bytes)
         if block is None:
-            block = aligned_empty(size)
+            memory = aligned_empty(size)
+            block = _Block(memory, memory.ctypes.data)
         return Lease(self, block, size)
 
-    def _take_idle(self, size: int) -> npt.NDArray[np.uint8] | None:
+    def _take_idle(self, size: int) -> _Block | None:
         """An idle block of `size`, or of up to twice that: else sizes that come and go would each keep their own."""
-        for usable in (size, _size_class(size + 1), _size_class(_size_class(size + 1) + 1)):
-            stack = self._idle.get(usable)
+        for _ in range(3):
+            stack = self._idle.get(size)
             if stack:
                 return stack.pop()
+            size = _size_class(size + 1)
         return None
 
-    def _give_back(self, block: npt.NDArray[np.uint8]) -> None:
+    def _give_back(self, block: _Block) -> None:
+        size = block.memory.nbytes
         with self._lock:
-            self.leased_bytes -= block.nbytes
-            if self.idle_bytes + block.nbytes <= self._keep:
-                self._idle.setdefault(block.nbytes, []).append(block)
-                self.idle_bytes += block.nbytes
+            self.leased_bytes -= size
+            if self.idle_bytes + size <= self._keep:
+                self._idle.setdefault(size, []).append(block)
+                self.idle_bytes += size
 
     def trim(self) -> None:
         """Release every idle block to the system."""
