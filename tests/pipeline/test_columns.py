@@ -10,7 +10,7 @@ import pytest
 from arrow_rows import messy, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.pipeline.columns import ColumnBlock, as_numpy, event_ns, is_fixed_width, numpy_layout
+from penstock.pipeline.columns import ColumnBlock, ColumnLayout, as_numpy, event_ns, is_fixed_width, numpy_layout
 from penstock.pipeline.memory import BufferPool
 from penstock.pipeline.schema import TIMESTAMP, tensor_type
 
@@ -171,3 +171,23 @@ def test_rows_outside_the_block_are_refused(start: int, rows: int) -> None:
 def test_columns_start_on_aligned_addresses() -> None:
     block = ColumnBlock(BufferPool(), pa.schema([("a", pa.int8()), ("b", pa.int64()), ("c", pa.float32())]), 7)
     assert [block[name].ctypes.data % 64 for name in "abc"] == [0, 0, 0]
+
+
+def test_a_layout_is_made_once_and_lays_out_blocks_of_any_number_of_rows() -> None:
+    schema = pa.schema([("n", pa.int16()), ("known", pa.int64()), ("text", pa.utf8()), ("v", pa.list_(pa.float32(), 2))])
+    layout, pool = ColumnLayout(schema, ready=("known",)), BufferPool()
+    for rows in (0, 1, 70):
+        block = layout.take(pool, rows)
+        assert sorted(block.arrays) == ["n", "v"]
+        block["n"][:], block["v"][:] = np.arange(rows), 0.5
+        ready = {"known": pa.array(range(rows), pa.int64()), "text": pa.array(["x"] * rows, pa.utf8())}
+        batch = block.batch(rows, columns=ready)
+        batch.validate(full=True)
+        assert batch.schema.equals(schema)
+        assert batch.to_pylist() == [{"n": i, "known": i, "text": "x", "v": [0.5, 0.5]} for i in range(rows)]
+
+
+def test_masks_of_bytes_are_masks() -> None:
+    block = ColumnBlock(BufferPool(), pa.schema([("n", pa.int8())]), 3)
+    block["n"][:] = 7
+    assert block.batch(3, valid={"n": np.array([2, 0, 1], np.uint8)}).to_pydict() == {"n": [7, None, 7]}
