@@ -77,8 +77,8 @@ class OrderReader(SourceReader):
             self._symbols, self._mapped_until = framer.symbols, framer.mapped_until
         feed.seek(offset)
         self._seq = int(position.get("seq", 0))
-        self._data = aligned_empty(kernels.START + READ)
-        self._view = memoryview(self._data)[kernels.START :]
+        data: Any = aligned_empty(kernels.START + READ)
+        self._data, self._view = data, memoryview(data)[kernels.START :]
         state = self._state = np.zeros(kernels.STATE, np.int64)
         state[State.POSITION] = state[State.FILLED] = kernels.START
         state[State.BASE] = offset - kernels.START
