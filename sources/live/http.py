@@ -9,7 +9,7 @@ from typing import Any
 from ...pipeline.context import Context
 from .arrival import Arrival
 from .inlet import Inlet
-from .stamp import HTTP_FIELD
+from .stamp import HTTP_CHANNEL, HTTP_FIELD
 
 __all__ = ["HttpLine"]
 
@@ -67,9 +67,11 @@ class HttpLine:
             def _take(self, body: bytes) -> None:
                 stamp = self.headers.get(HTTP_FIELD, "")
                 came = int(stamp) if stamp.isdigit() and len(stamp) < 20 else context.clock.now_ns()
+                number = self.headers.get(HTTP_CHANNEL, "")
+                channel = int(number) if number.isdigit() and len(number) < 6 and int(number) < 1 << 16 else 0
                 lines = "ndjson" in self.headers.get("Content-Type", "")
                 messages = [m for m in body.split(b"\n") if m.strip()] if lines else [body]
-                wanted = all(inlet.put(Arrival(came, message, spec.line)) for message in messages)
+                wanted = all(inlet.put(Arrival(came, message, spec.line, channel)) for message in messages)
                 self._answer(200 if wanted else 503)
 
             def _answer(self, status: int) -> None:

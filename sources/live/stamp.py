@@ -4,19 +4,20 @@ Without it a live source stamps messages with the time they came; with it rows a
 `HEADER`: magic ``PNSK``, payload length u32, time of sending u64, recorded time u64 (both ns), channel u16, number u16;
 little-endian. Numbers count datagrams from 1 to 65,535 and on from 1, so that a lost one shows; 0: not counted. Text
 messages on a WebSocket carry ``<recorded ns><space>`` instead, as raw recorder files do, and HTTP requests the header
-`HTTP_FIELD`.
+`HTTP_FIELD`, with the channel in `HTTP_CHANNEL` where it is not 0.
 """
 
 from __future__ import annotations
 
 import struct
 
-__all__ = ["HEADER", "HTTP_FIELD", "MAGIC", "MOST_NUMBER", "number_of", "pack", "split_text", "unpack"]
+__all__ = ["HEADER", "HTTP_CHANNEL", "HTTP_FIELD", "MAGIC", "MOST_NUMBER", "number_of", "pack", "split_text", "unpack"]
 
 MAGIC = b"PNSK"
 HEADER = struct.Struct("<4sIQQHH")
 MOST_NUMBER = 65_535
 HTTP_FIELD = "X-Penstock-Recv-Ns"
+HTTP_CHANNEL = "X-Penstock-Channel"
 
 
 def pack(data: bytes, ts_ns: int, send_ns: int, channel: int = 0, number: int = 0) -> bytes:

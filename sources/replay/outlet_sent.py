@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...pipeline.errors import FormatError, PenstockError
-from ..live.stamp import HEADER, HTTP_FIELD, MAGIC, MOST_NUMBER
+from ..live.stamp import HEADER, HTTP_CHANNEL, HTTP_FIELD, MAGIC, MOST_NUMBER
 from .message import Message, Playable
 from .outlet import Outlet
 
@@ -117,6 +117,8 @@ class HttpOutlet(Outlet):
         headers = {"Content-Type": self._kind}
         if self._stamped:
             headers[HTTP_FIELD] = str(message.ts_ns)
+        if message.channel:
+            headers[HTTP_CHANNEL] = str(message.channel)
         try:
             self._connection.request("POST", self._path, message.data, headers)
             answer = self._connection.getresponse()
