@@ -2,7 +2,7 @@
 
 A message is one message of a topic, on the topic's channel, at its log time. Topics keep the order that their file source
 gives them. A recording of radar packets alone (nebula_msgs/NebulaPackets) goes out packet by packet, as the sensor sent
-them, each at the time at which the host took it in.
+them, each at the log time of its message, which is the ``ts_recv`` of the file's rows.
 """
 
 from __future__ import annotations
@@ -196,4 +196,4 @@ def _packets(messages: Iterator[Message], skipped: dict[str, int]) -> Iterator[M
             count(skipped, _BROKEN)
             continue
         for packet in packets:
-            yield Message(packet.stamp_ns or message.ts_ns, packet.data, message.channel)
+            yield Message(message.ts_ns, packet.data, message.channel)

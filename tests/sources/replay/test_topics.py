@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from live_feeds import beside, follow, free_port, until_bound
 from penstock import sources
+from penstock.pipeline.columns import as_numpy
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError
 from penstock.sources.driving._radar_packets import nebula_packets
+from penstock.sources.live._recorded_topics import channels_at
 from penstock.sources.live.arrival import Arrival
+from penstock.sources.live.feed import Live
 from penstock.sources.live.radar_packets import live_radar
+from penstock.sources.live.raw_messages import RawMessages
 from penstock.sources.live.topic_messages import TopicMessages, live_topic
 from penstock.sources.replay.formats import playable_of
 from penstock.sources.replay.serving import replay
@@ -127,7 +131,35 @@ def test_radar_packets_go_out_as_the_sensor_sent_them(recordings: Any, sensor: s
         assert report.messages == count and report.skipped == {}
         assert [receiver.recv(65_535) for _ in range(count)] == [packet.data for packet in want]
     messages = list(playable_of(str(bag)).messages())
-    assert [message.ts_ns for message in messages] == [packet.stamp_ns for packet in want]
+    assert [message.ts_ns for message in messages] == [
+        time
+        for time, data in zip(as_numpy(raw["ts_recv"].combine_chunks()).tolist(), raw["data"].to_pylist(), strict=True)
+        for _ in nebula_packets(data)[1]
+    ]
+
+
+def test_topics_keep_their_channels_over_http_plain_or_not(recordings: Any, tmp_path: Path) -> None:
+    bag = recordings("driving/rosbag1") / "example.bag"
+    name = max(channels_at(str(bag)), key=lambda topic: channels_at(str(bag))[topic])
+    want = [message for message in playable_of(str(bag)).messages() if message.channel == channels_at(str(bag))[name]]
+    assert want and want[0].channel > 0
+    for stamped in (True, False):
+        port = free_port()
+        recorded = str(tmp_path / f"{stamped}.mcap")
+        spec = Live(f"http://127.0.0.1:{port}/x", RawMessages(), most=len(want), record=recorded)
+
+        def send(port: int = port, stamped: bool = stamped) -> Any:
+            while True:  # what listens may not yet
+                try:
+                    return replay(str(bag), f"http://127.0.0.1:{port}/x", speed=0, topic=name, stamped=stamped)
+                except ConnectionRefusedError:
+                    threading.Event().wait(0.02)
+
+        with beside(send):
+            got, _, _ = follow(spec)
+        assert set(got["channel"].to_pylist()) == {want[0].channel}
+        assert got["data"].to_pylist() == [message.data for message in want]
+        assert f"/line/0/{want[0].channel}" in sources.Mcap(recorded).topics()
 
 
 @pytest.mark.parametrize("sensor", ["ars548", "srr520"])
@@ -148,9 +180,7 @@ def test_a_live_radar_gives_the_rows_of_the_bag(recordings: Any, sensor: str) ->
             live_radar(where[0], sensor, topic=topic, frame_id=want["frame_id"][0].as_py(), reconnect="0s")
         )
     assert got.num_rows == want.num_rows > 0
-    for column in set(want.schema.names) - {
-        "ts_recv"
-    }:  # in the bag when the list was recorded, here when its packet came
+    for column in want.schema.names:
         assert got[column].combine_chunks().equals(want[column].combine_chunks()), column
 
 
