@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ..pipeline.columns import ColumnBlock, ColumnLayout, as_numpy, event_ns
 from ..pipeline.context import Context
 from ..pipeline.errors import GraphError, StateLimitError
+from ..pipeline.names import names_in
 from ..pipeline.operator import Operator, OperatorSpec, State
 from ..pipeline.partition import Partitioned, RowByRow, partition_of
 from ..pipeline.schema import EVENT_FIELDS, check_event_schema, tensor_type
@@ -73,7 +74,7 @@ class ActionSequence(OperatorSpec):
         key = (self.key,) if isinstance(self.key, str) else tuple(self.key)
         object.__setattr__(self, "key", key)
         if not isinstance(self.vocabulary, int):
-            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+            object.__setattr__(self, "vocabulary", names_in(self.vocabulary))
         for name in ("length", "every", "max_players"):
             if getattr(self, name) < 1:
                 raise GraphError(f"ActionSequence: {name} must be at least 1, got {getattr(self, name)}")

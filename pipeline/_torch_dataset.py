@@ -19,6 +19,7 @@ from .errors import GraphError
 from .functions import view_column
 from .graph import Port
 from .iterate import iterate
+from .names import names_in
 
 __all__ = ["TorchDataset", "to_torch"]
 
@@ -40,11 +41,12 @@ class TorchDataset(IterableDataset[dict[str, torch.Tensor]]):
             yield {name: view_column(batch.column(name), "torch") for name in self.columns}
 
 
-def to_torch(port: Port, columns: Sequence[str] | None, options: Mapping[str, Any]) -> TorchDataset:
+def to_torch(port: Port, columns: str | Sequence[str] | None, options: Mapping[str, Any]) -> TorchDataset:
     """See `Stream.to_torch`. Without `columns`: every fixed-width column, dictionaries as their indices left out."""
     schema = port.schema
     if columns is None:
         columns = [f.name for f in schema if is_fixed_width(f.type) and not pa.types.is_dictionary(f.type)]
+    columns = names_in(columns)
     for name in columns:
         if name not in schema.names:
             raise GraphError(f"no column {name!r}", stage="to_torch", expected=schema.names, got=name)

@@ -18,6 +18,7 @@ from .executor import ModelSpec
 from .functions import FilterRows, FlatMap, MapBatch, MapColumns, View
 from .graph import MAIN, Port, Step, StepOptions
 from .hop import Infer, Prefetch
+from .names import names_in
 from .operator import OperatorSpec
 from .parallelism import Parallelism, between, demanded, positive
 from .registry import supplied
@@ -130,7 +131,7 @@ class Stream:
         self,
         function: Callable[..., Any] | OperatorSpec,
         *,
-        inputs: Sequence[str] = (),
+        inputs: str | Sequence[str] = (),
         outputs: Mapping[str, pa.DataType] | None = None,
         view: View = "numpy",
         schema: pa.Schema | None = None,
@@ -150,7 +151,7 @@ class Stream:
         elif not callable(function):
             raise GraphError("map takes a function or an operator", stage=name, where=str(calling_site()), got=function)
         elif outputs is not None or inputs:
-            spec = MapColumns(function, tuple(inputs), tuple((outputs or {}).items()), view)
+            spec = MapColumns(function, names_in(inputs), tuple((outputs or {}).items()), view)
         else:
             spec = MapBatch(function, schema)
         return self.apply(spec, parallelism=parallelism, resources=resources, name=name)
@@ -159,13 +160,13 @@ class Stream:
         self,
         condition: Callable[..., Any] | pc.Expression,
         *,
-        inputs: Sequence[str] = (),
+        inputs: str | Sequence[str] = (),
         view: View = "numpy",
         parallelism: Parallelism | None = None,
         name: str | None = None,
     ) -> Stream:
         """Keep the rows for which `condition` holds: ``pc.field("size") > 0``, or a function giving a boolean mask."""
-        return self.apply(FilterRows(condition, tuple(inputs), view), parallelism=parallelism, name=name)
+        return self.apply(FilterRows(condition, names_in(inputs), view), parallelism=parallelism, name=name)
 
     def flat_map(
         self,
@@ -273,7 +274,7 @@ class Stream:
         model: ModelSpec,
         *,
         inputs: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        keep: str | Sequence[str] = (),
         resources: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> Stream:
@@ -297,7 +298,7 @@ class Stream:
             )
         stream = self if isinstance(self._port.step.spec, Prefetch) else self.prefetch()
         return stream.apply(
-            Infer(model, rows, tuple((inputs or {}).items()), tuple(keep)), resources=resources, name=name
+            Infer(model, rows, tuple((inputs or {}).items()), names_in(keep)), resources=resources, name=name
         )
 
     def side(self, output: str) -> Stream:
@@ -351,7 +352,7 @@ class Stream:
 
         return iterate(self._port, **options)
 
-    def to_torch(self, columns: Sequence[str] | None = None, **options: Any) -> TorchDataset:
+    def to_torch(self, columns: str | Sequence[str] | None = None, **options: Any) -> TorchDataset:
         """A ``torch.utils.data.IterableDataset`` of dicts of tensors, for use in place of a DataLoader."""
         from ._torch_dataset import to_torch
 

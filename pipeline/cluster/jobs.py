@@ -19,6 +19,7 @@ from ...version import __version__
 from ..clock import RealClock
 from ..errors import PenstockError
 from ..load import load_flow
+from ..names import names_in
 from ..report import Report
 from .report_lines import LogLines, closing_error, from_log
 from .server import JobServer, UnknownJobError
@@ -53,10 +54,10 @@ def submit(
     *,
     address: str | None = None,
     flow: str = "flow",
-    options: Sequence[str] = (),
+    options: str | Sequence[str] = (),
     working_dir: str | Path | None = None,
-    exclude: Sequence[str] = (),
-    pip: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    pip: str | Sequence[str] = (),
     env_vars: Mapping[str, str] | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     job_id: str | None = None,
@@ -78,6 +79,7 @@ def submit(
     """
     file = Path(file)
     home = file.resolve().parent if working_dir is None else Path(working_dir).resolve()
+    options, exclude, pip = names_in(options), names_in(exclude), names_in(pip)
     _check_options(options)
     if not file.is_file():
         raise PenstockError(f"no file {file}")

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ...pipeline.context import Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError, MissingExtraError
+from ...pipeline.names import names_in
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from ..live.message_reader import Tape
 from ..live.reader import LiveReader, session_position
@@ -68,7 +69,7 @@ class Zmq(SourceSpec):
     topic: bytes = field(default=b"", kw_only=True)
     kind: str = field(default="sub", kw_only=True)
     bind: bool = field(default=False, kw_only=True)
-    frames: Sequence[str] | None = field(default=None, kw_only=True)
+    frames: str | Sequence[str] | None = field(default=None, kw_only=True)
     queue: int = field(default=10_000, kw_only=True)
     most: int | None = field(default=None, kw_only=True)
     duration: Duration | None = field(default=None, kw_only=True)
@@ -85,7 +86,7 @@ class Zmq(SourceSpec):
         if self.kind == "pull" and self.topic:
             raise GraphError("pushers do not tell topics apart", expected="topic only with kind='sub'")
         if self.frames is not None:
-            names = tuple(self.frames)
+            names = names_in(self.frames)
             if names.count("payload") != 1 or len(set(names)) < len(names) or not set(names) <= set(_FRAMES):
                 raise GraphError(f"{self.frames=}", expected=f"'payload' and any others of {', '.join(_FRAMES)}, once")
             object.__setattr__(self, "frames", names)
@@ -127,8 +128,15 @@ class Zmq(SourceSpec):
             position=position,
             most=self.most,
             duration_ns=None if self.duration is None else nanoseconds(self.duration),
-            tape=self._tape if self.record is not None else None,
+            tape=self._tape if self.record is not None and not context.rehearsing else None,
         )
+
+    def check_target(self) -> None:
+        """Raise GraphError if there is a recording at `record`, whole or cut."""
+        if self.record is not None:
+            from ..replay.recorder import refuse_existing
+
+            refuse_existing(self.record)
 
     def _tape(self) -> Tape:
         from ..replay.recorder import Recorder

@@ -20,6 +20,7 @@ import pyarrow as pa
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError, GraphError
+from ...pipeline.names import names_in
 from ...pipeline.schema import describe, event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
@@ -60,7 +61,7 @@ class Candump(SourceSpec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", location(self.path))
-        object.__setattr__(self, "interfaces", tuple(self.interfaces))
+        object.__setattr__(self, "interfaces", names_in(self.interfaces))
         names = self.interfaces
         good = all(re.fullmatch(r"[!-~\xa1-\xff]{1,15}", name) for name in names)
         if len(names) > 256 or not good or len(set(names)) < len(names):

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ...pipeline.columns import ColumnLayout, as_numpy
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
+from ...pipeline.names import names_in
 from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded
 from ..driving._can_tables import can_fields
@@ -47,7 +48,7 @@ class CanLines(Codec):
     interfaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "interfaces", tuple(self.interfaces))
+        object.__setattr__(self, "interfaces", names_in(self.interfaces))
         names = self.interfaces
         good = all(re.fullmatch(r"[!-~\xa1-\xff]{1,15}", name) for name in names)
         if len(names) > 256 or not good or len(set(names)) < len(names):
@@ -145,4 +146,4 @@ def live_can(url: str | tuple[str, ...], *, fd: bool = False, interfaces: Sequen
     known = {field.name for field in dataclasses.fields(Live)}
     if wrong := sorted(set(options) - known):
         raise GraphError(f"a feed of CAN frames takes no option {wrong[0]!r}")
-    return Live(url, CanLines(fd, tuple(interfaces)), **options)
+    return Live(url, CanLines(fd, names_in(interfaces)), **options)

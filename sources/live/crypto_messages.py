@@ -21,6 +21,7 @@ import pyarrow as pa
 from ...pipeline.columns import as_numpy
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
+from ...pipeline.names import names_in
 from ...pipeline.source import Decoded
 from ..market._crypto_subscribe import snapshot_url, stream_url, subscriptions
 from ..market._crypto_tables import TABLES, crypto_schema
@@ -71,7 +72,7 @@ class CryptoMessages(Codec):
     snapshots: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "symbols", tuple(self.symbols))
+        object.__setattr__(self, "symbols", names_in(self.symbols))
         if self.venue not in VENUES:
             raise GraphError(f"no venue {self.venue!r}", expected=" | ".join(VENUES))
         if self.table not in TABLES:
@@ -247,7 +248,7 @@ def _symbol_of(text: bytes) -> str:
 
 
 def live_crypto(
-    venue: str, symbols: Sequence[str], *, table: str = "bbo", url: str | None = None, **options: Any
+    venue: str, symbols: str | Sequence[str], *, table: str = "bbo", url: str | None = None, **options: Any
 ) -> Live:
     """One table of `symbols` from a venue's public feed; `url` is another address, such as that of a replay.
 
@@ -255,5 +256,6 @@ def live_crypto(
     `price_decimals` and `snapshots` of `CryptoMessages`. Venues cut a connection after 24 hours; it is replaced before.
     """
     own = {key: options.pop(key) for key in ("price_decimals", "snapshots") if key in options}
-    codec = CryptoMessages(venue, table, tuple(symbols), **own)
+    symbols = names_in(symbols)
+    codec = CryptoMessages(venue, table, symbols, **own)
     return Live(url if url is not None else stream_url(venue, table, symbols), codec, **options)

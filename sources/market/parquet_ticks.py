@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError, GraphError
+from ...pipeline.names import names_in
 from ...pipeline.schema import describe
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from ..storage.stored import PathLike, base_name, location
@@ -75,7 +76,7 @@ class ParquetTicks(SourceSpec):
     time: str = field(default="ts_event", kw_only=True)
     unit: str | None = field(default=None, kw_only=True)
     recv: str | None = field(default=None, kw_only=True)
-    columns: Sequence[str] | None = field(default=None, kw_only=True)
+    columns: str | Sequence[str] | None = field(default=None, kw_only=True)
     fixed_point: Sequence[tuple[str, int]] | None = field(default=None, kw_only=True)
 
     format: ClassVar[str] = "parquet_ticks"
@@ -85,7 +86,7 @@ class ParquetTicks(SourceSpec):
         if self.unit is not None and self.unit not in UNITS:
             raise GraphError(f"{self.unit=} is no unit of time", expected=" | ".join(UNITS))
         if self.columns is not None:
-            object.__setattr__(self, "columns", tuple(self.columns))
+            object.__setattr__(self, "columns", names_in(self.columns))
         if self.fixed_point is not None:
             object.__setattr__(self, "fixed_point", tuple((name, int(places)) for name, places in self.fixed_point))
             if any(not 0 <= places <= 27 for _, places in self.fixed_point or ()):
