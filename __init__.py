@@ -43,4 +43,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """Also the rooms that are not imported yet, for tab completion."""
+    return sorted({*globals(), *__all__})
+
+
 when_missing(lambda: importlib.import_module(".ops", __name__))

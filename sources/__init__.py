@@ -182,7 +182,22 @@ _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 def __getattr__(name: str) -> Any:
     place = _PLACES.get(name)
     if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_hint(name)}")
     found = getattr(import_module(f".{place}", __name__), "open_source" if name == "open" else name)
     globals()[name] = found  # a module of the same name does not stand before it
     return found
+
+
+def __dir__() -> list[str]:
+    """Also the names that are not imported yet, for tab completion."""
+    return sorted({*globals(), *__all__})
+
+
+def _hint(name: str) -> str:
+    if name.startswith("_"):
+        return ""
+    from difflib import get_close_matches
+
+    lowered = {known.lower(): known for known in __all__}
+    near = get_close_matches(name.lower(), lowered, n=1)
+    return f"; did you mean {lowered[near[0]]!r}?" if near else ""
