@@ -18,10 +18,14 @@ class Retry:
         self._context, self._patience = context, patience_ns
         self.succeeded()
 
-    def succeeded(self) -> None:
-        """There is a connection."""
-        self._pause = _FIRST_NS
+    def connected(self) -> None:
+        """There is a connection, which may be lost again before anything comes: the next pause is no shorter for it."""
         self._since: int | None = None
+
+    def succeeded(self) -> None:
+        """There is a connection, and something has come on it."""
+        self._pause = _FIRST_NS
+        self.connected()
 
     def wait(self, inlet: Inlet) -> bool:
         """Wait before trying again; False if patience has ended or nobody wants more."""

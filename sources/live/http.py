@@ -66,9 +66,9 @@ class HttpLine:
 
             def _take(self, body: bytes) -> None:
                 stamp = self.headers.get(HTTP_FIELD, "")
-                came = int(stamp) if stamp.isdigit() and len(stamp) < 20 else context.clock.now_ns()
+                came = int(stamp) if stamp.isdecimal() and len(stamp) < 20 else context.clock.now_ns()
                 number = self.headers.get(HTTP_CHANNEL, "")
-                channel = int(number) if number.isdigit() and len(number) < 6 and int(number) < 1 << 16 else 0
+                channel = int(number) if number.isdecimal() and len(number) < 6 and int(number) < 1 << 16 else 0
                 lines = "ndjson" in self.headers.get("Content-Type", "")
                 messages = [m for m in body.split(b"\n") if m.strip()] if lines else [body]
                 wanted = all(inlet.put(Arrival(came, message, spec.line, channel)) for message in messages)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from live_feeds import beside, follow, free_port, lines_of, tcp_server
 from penstock.pipeline.clock import SyntheticClock
 from penstock.pipeline.context import Context
-from penstock.pipeline.errors import GraphError
+from penstock.pipeline.errors import FormatError, GraphError
 from penstock.sources.live._retry import Retry
 from penstock.sources.live._splitter import Splitter, TooLong
 from penstock.sources.live.arrival import Arrival
@@ -331,6 +331,37 @@ def test_any_bytes_are_messages_rest_or_too_long(stream: bytes, width: str, cut:
         return
     assert total + len(splitter.rest) <= len(stream)
     assert len(splitter.rest) <= 60 + 32
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines=st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=8), cut=st.integers(1, 40))
+def test_lines_that_a_replay_has_stamped_are_known_where_lengths_are_due(lines: list[bytes], cut: int) -> None:
+    lines = [b"x" + line.replace(b"\n", b"") for line in lines]
+    stream = b"".join(b"%d %s\n" % (7 + i * 10**18, line) for i, line in enumerate(lines))
+    splitter, found = Splitter("u32", 16 << 20), []
+    for at in range(0, len(stream), cut):
+        found += list(splitter.feed(stream[at : at + cut]))
+    assert [(ts, m) for ts, _, m in found] == [(7 + i * 10**18, line) for i, line in enumerate(lines)]
+
+
+def test_a_stream_that_does_not_begin_with_a_length_is_one_error_that_says_what_to_do() -> None:
+    with tcp_server([b"\n".join(lines_of(20)) + b"\n"], [b"never"]) as port:
+        with pytest.raises(FormatError, match=rf"tcp://127.0.0.1:{port}: .*no length.*\?framing=lines \(lines, u16"):
+            follow(Live(f"tcp://127.0.0.1:{port}", RawMessages()))
+        socket.create_connection(("127.0.0.1", port)).close()  # nobody has taken the second one
+
+
+def test_connections_on_which_nothing_sound_comes_are_made_again_more_and_more_slowly() -> None:
+    clock = SyntheticClock()
+    context = Context("retry", clock=clock)
+    retry = Retry(context, 10 * 10**9)
+    inlet = Inlet(context.stop)
+    times = [0]
+    for _ in range(20):
+        retry.connected()
+        assert retry.wait(inlet)
+        times.append(clock.monotonic_ns())
+    assert times[-1] - times[-2] == 5 * 10**9
 
 
 def test_stamps_are_read_back_and_what_is_none_is_left_alone() -> None:

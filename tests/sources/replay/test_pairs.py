@@ -1,0 +1,42 @@
+"""Replays into what takes them on the same address: recorders and live sources, with no option that says how."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from live_feeds import beside, follow, lines_of, write_lines
+from penstock import sources
+from penstock.pipeline.source import SourceSpec
+from penstock.sources.live.feed import Live
+from penstock.sources.live.raw_messages import RawMessages
+from penstock.sources.replay.serving import replay
+
+
+def served(path: Path, to: str, spec_of: Callable[[str], SourceSpec], **options: Any) -> tuple[Any, Any]:
+    """What a source makes of the replay of `path`, which is served: rows and bad records."""
+    opened, where = threading.Event(), list[str]()
+
+    def at(address: str) -> None:
+        where.append(address)
+        opened.set()
+
+    with beside(lambda: replay(str(path), to, speed=0, opened=at, **options)):
+        assert opened.wait(10.0)
+        table, bad, _ = follow(spec_of(where[0]))
+    return table, bad
+
+
+def test_a_recorder_takes_the_lines_of_a_replay_without_being_told_of_them(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "lines.ndjson", 50)
+    recorded = tmp_path / "rx.mcap"
+    table, bad = served(
+        path, "tcp://127.0.0.1:0", lambda url: Live(url, RawMessages(), record=str(recorded), reconnect="0s")
+    )
+    assert bad == []
+    assert table["data"].to_pylist() == lines_of(50)
+    assert table["ts_recv"].cast("int64").to_pylist() == [10**18 + n * 1_000_000 for n in range(50)]
+    again = follow(sources.Recording(recorded))[0]
+    assert again["data"].to_pylist() == lines_of(50)
