@@ -72,7 +72,7 @@ class Context:
 
     `step` is the id of the step, `pool` the reusable output memory, `workers` a shared thread pool for work inside one
     batch, `parallelism` how many of its threads this step may use, `stop` set when the run is being abandoned,
-    `resuming` whether a `restore` follows.
+    `resuming` whether a `restore` follows, `rehearsing` that only the first rows are looked at and nothing is to be kept.
     """
 
     def __init__(
@@ -88,9 +88,10 @@ class Context:
         side: Callable[[str, pa.RecordBatch], None] | None = None,
         stop: threading.Event | None = None,
         resuming: bool = False,
+        rehearsing: bool = False,
     ) -> None:
         self.step = step
-        self.resuming = resuming
+        self.resuming, self.rehearsing = resuming, rehearsing
         self.pool = pool if pool is not None else BufferPool()
         self.clock: Clock = clock if clock is not None else RealClock()
         self._workers = workers

@@ -65,6 +65,7 @@ def _iterate(plan: Plan, end: Link, options: RunOptions) -> Generator[pa.RecordB
     part = Plan([*needed, sink])
     group_stages(part, 1)
     runtime = Runtime(part, replace(options, quarantine=None, speed=None))
+    runtime.rehearsing = True
     runtime.open()
     try:
         (cell,) = runtime.sinks()

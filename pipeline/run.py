@@ -22,6 +22,7 @@ from .prepare import calibrate
 from .report import Report
 from .runtime import Runtime
 from .sink import SinkSpec
+from .source import SourceSpec
 from .watch import Progress, Watch
 
 if TYPE_CHECKING:  # runs without checkpoints do not load them
@@ -62,7 +63,7 @@ class Session:
     def _open(self) -> None:
         options, before = self.options, self.resumption
         if before is None or before.snapshot is None:
-            check_targets(self.plan)
+            check_targets(self.plan, resume=options.resume)
         begun = (options.clock or RealClock()).monotonic_ns()
         calibration = calibrate(self.plan, options)
         self.runtime = Runtime(self.plan, options, calibration, before.states if before is not None else None)
@@ -157,10 +158,13 @@ class Session:
         )
 
 
-def check_targets(plan: Plan) -> None:
-    """Raise GraphError, naming the step, if a sink cannot write where it is to."""
+def check_targets(plan: Plan, *, resume: bool) -> None:
+    """Raise GraphError, naming the step, if a sink, or the recording of a source, cannot be written where it is to.
+
+    With `resume` a recording may be there: the run that goes on, even if from the beginning, goes on beside it.
+    """
     for node in plan.nodes:
-        if isinstance(node.spec, SinkSpec):
+        if isinstance(node.spec, SinkSpec) or (isinstance(node.spec, SourceSpec) and not resume):
             try:
                 node.spec.check_target()
             except GraphError as error:

@@ -74,6 +74,8 @@ class Runtime:
         self._calibration = calibration or {}
         self._resumed = resumed or {}
         self.remote = remote
+        #: Whether this is a look at the first rows before the run itself.
+        self.rehearsing = False
         #: What runs in this process.
         self.stages = list(remote.stages) if remote is not None else plan.stages
         self.nodes = [node for stage in self.stages for node in stage.nodes]
@@ -166,6 +168,7 @@ class Runtime:
             side=lambda name, batch: self._collect_side(node, name, batch),
             stop=self.stop,
             resuming=bool(self._resumed),
+            rehearsing=self.rehearsing,
         )
         self._open_contexts[node] = context
         return context

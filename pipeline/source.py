@@ -105,6 +105,13 @@ class SourceSpec(ABC):
     def open(self, context: Context, split: Split | None = None, position: Position | None = None) -> SourceReader:
         """Open the whole source or one `split`, from its beginning or from a `position` that a block gave."""
 
+    def check_target(self) -> None:
+        """Raise GraphError if what is kept on the way (a recording of a feed) would be written over what is there.
+
+        Called before a run does any work, unless it goes on from a checkpoint; not when a graph is only built or explained.
+        """
+        return
+
     def splits(self, wanted: int) -> Sequence[Split]:
         """Up to `wanted` independent parts. The default is one: the whole."""
         return (Split(0, 1),)

@@ -118,7 +118,7 @@ class ClusterRun:
         from ..run import check_targets
 
         if self.resumption is None or self.resumption.snapshot is None:
-            check_targets(self.plan)
+            check_targets(self.plan, resume=self.options.resume)
 
     def _begin(self, number: int, states: Mapping[str, State], calibration: Mapping[str, Any]) -> None:
         members = self.crew.members()

@@ -73,8 +73,15 @@ class LogSource(SourceSpec):
             position=position,
             most=self.most,
             duration_ns=None if self.duration is None else nanoseconds(self.duration),
-            tape=self._tape if self.record is not None else None,
+            tape=self._tape if self.record is not None and not context.rehearsing else None,
         )
+
+    def check_target(self) -> None:
+        """Raise GraphError if there is a recording at `record`, whole or cut."""
+        if self.record is not None:
+            from ..replay.recorder import refuse_existing
+
+            refuse_existing(self.record)
 
     def _tape(self) -> Tape:
         from ..replay.recorder import Recorder

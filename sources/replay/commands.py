@@ -166,6 +166,7 @@ def _record(arguments: argparse.Namespace) -> int:
         record=arguments.out,
         reconnect=arguments.reconnect,
     )
+    feed.check_target()
     context = Context("record")
     reader = feed.open(context)
     progress = _Progress(arguments.quiet)

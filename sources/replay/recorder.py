@@ -4,36 +4,58 @@ A recording is an MCAP file (zstd chunks, indexed). What came until a second bef
 Each line of a feed is a channel ``/line/N`` (``/line/N/CHANNEL`` where the sender numbers its streams), and what happened to
 its connection is on ``/line/N/events``; `log_time` is when a message came, `publish_time` too (the sender's clock is inside
 the message). The channels' metadata says of which feed they are and which codec makes rows of them.
+
+Nothing that was recorded is ever written over: `refuse_existing` is asked before a run begins, and a recorder that finds its
+name taken all the same (a run that goes on from a checkpoint) takes the next one that is free, ``day-2.mcap``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from ...pipeline.errors import GraphError
 from ..live.arrival import Arrival
 from ..live.session import Codec
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "refuse_existing"]
+
+log = logging.getLogger("penstock")
 
 _CHUNK = 1 << 20
+
+
+def refuse_existing(path: str) -> None:
+    """Raise GraphError if a recording cannot begin at `path`: one is there, whole or cut."""
+    final = Path(path)
+    if final.exists():
+        raise GraphError(f"{final}: the file exists; remove it or choose another name")
+    if (part := _part_of(final)).exists():
+        raise GraphError(
+            f"{part}: an earlier recording that was cut is there, or one is under way; read it or move it, "
+            "or choose another name"
+        )
 
 
 class Recorder:
     """Writes arrivals to `path`, which has its name only once the recording is closed (before that, ``.part`` behind it).
 
-    Raises OSError if it cannot be written.
+    Where a recording is there already, the next free name is taken: ``day-2.mcap`` for ``day.mcap``. Raises OSError if it
+    cannot be written.
     """
 
     def __init__(self, path: str, *, feed: str, codec: Codec | None = None) -> None:
         from mcap.writer import CompressionType, Writer
 
-        self._final = Path(path)
-        self._final.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._final.with_name(f"{self._final.name}.part")
-        self._file = self._part.open("wb")
+        asked = Path(path)
+        asked.parent.mkdir(parents=True, exist_ok=True)
+        self._final, self._file = _begun(asked)
+        if self._final != asked:
+            log.warning("%s has been recorded before: what comes now is recorded into %s", asked, self._final)
         self._writer = Writer(self._file, chunk_size=_CHUNK, compression=CompressionType.ZSTD)
         self._writer.start(profile="penstock", library="penstock")
         self._channels: dict[tuple[int, int, bool], int] = {}
@@ -69,7 +91,29 @@ class Recorder:
             writer: Any = self._writer
             writer.finish()
             self._file.close()
-            if self._count:
-                self._part.replace(self._final)
+            part = _part_of(self._final)
+            if not self._count:
+                part.unlink()
             else:
-                self._part.unlink()
+                part.replace(next(path for path in _names(self._final) if not path.exists()))
+
+
+def _begun(asked: Path) -> tuple[Path, BinaryIO]:
+    """The first name that no recording has, whole or cut, and its file while it has not ended."""
+    for path in _names(asked):
+        if not path.exists():
+            try:
+                return path, _part_of(path).open("xb")
+            except FileExistsError:
+                continue
+    raise OSError(f"no name is free beside {asked}")
+
+
+def _names(asked: Path) -> Iterator[Path]:
+    yield asked
+    for number in count(2):
+        yield asked.with_name(f"{asked.stem}-{number}{asked.suffix}")
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live_feeds import beside, follow, lines_of, tcp_server
-from penstock import sources
+from live_feeds import beside, follow, free_port, lines_of, tcp_server
+from penstock import read, sinks, sources
+from penstock.cli import main
 from penstock.pipeline.context import Context
+from penstock.pipeline.errors import GraphError
 from penstock.sources.live.arrival import Arrival
 from penstock.sources.live.json_messages import JsonMessages, live_ndjson
 from penstock.sources.live.raw_messages import RawMessages
@@ -78,6 +81,7 @@ arrivals = st.lists(
 @given(came=arrivals)
 def test_what_arrives_is_kept_to_the_byte_in_order_with_its_time(tmp_path: Path, came: list[Arrival]) -> None:
     path = tmp_path / "all.mcap"
+    path.unlink(missing_ok=True)
     recorder = Recorder(str(path), feed="test")
     recorder.write(came)
     recorder.close()
@@ -122,6 +126,52 @@ def test_what_was_recorded_is_in_the_file_before_the_feed_ends(tmp_path: Path) -
             pass
         reader.close()
     assert found == [20]
+
+
+@pytest.mark.parametrize("there", ["day.mcap", "day.mcap.part"])
+def test_a_recording_is_never_written_over(there: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, before = tmp_path / "day.mcap", tmp_path / there
+    before.write_bytes(b"yesterday")
+    url = f"tcp://127.0.0.1:{free_port()}"  # nobody is there: it is refused before anybody is asked
+    spec = live_ndjson(url, columns=COLUMNS, record=str(path), reconnect="0s")
+    for runner in ("inline", "local"):
+        with pytest.raises(GraphError, match=r"step 'read': .*day.mcap.* is there|day.mcap: the file exists"):
+            read(spec).write(sinks.Null()).run(runner=runner)
+    assert main(["record", url, "--out", str(path), "--reconnect", "0s"]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and there in told and "choose another name" in told
+    assert [entry.name for entry in tmp_path.iterdir()] == [there] and before.read_bytes() == b"yesterday"
+
+
+def test_a_run_that_goes_on_records_beside_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "day.mcap"
+    path.write_bytes(b"before the checkpoint")
+    (tmp_path / "day-2.mcap.part").write_bytes(b"cut")
+    with tcp_server([b"\n".join(lines_of(5)) + b"\n"]) as port:
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, reconnect="0s", record=str(path))
+        reader = spec.open(Context("again"), position={"seq": 3, "taken": 3, "session": {"offset": 9, "line": 4}})
+        list(reader.blocks())
+        reader.close()
+    assert path.read_bytes() == b"before the checkpoint"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["day-2.mcap.part", "day-3.mcap", "day.mcap"]
+    assert follow(Recording(tmp_path / "day-3.mcap"))[0]["n"].to_pylist() == list(range(5))
+
+
+def test_a_recorder_to_which_nothing_came_removes_nothing_but_its_own_file(tmp_path: Path) -> None:
+    (tmp_path / "day.mcap.part").write_bytes(b"cut")
+    recorder = Recorder(str(tmp_path / "day.mcap"), feed="test")
+    (tmp_path / "day-2.mcap").write_bytes(b"made meanwhile")
+    recorder.close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["day-2.mcap", "day.mcap.part"]
+
+
+def test_a_look_at_the_first_rows_is_not_recorded(tmp_path: Path) -> None:
+    with tcp_server([lines_of(1)[0] + b"\n"]) as port:
+        spec = live_ndjson(f"tcp://127.0.0.1:{port}", columns=COLUMNS, most=1, record=str(tmp_path / "day.mcap"))
+        reader = spec.open(Context("look", rehearsing=True))
+        assert len(list(reader.blocks())) == 1
+        reader.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recording_is_served_again_to_the_same_rows(tmp_path: Path) -> None:
