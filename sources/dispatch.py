@@ -22,10 +22,11 @@ __all__ = ["one_source", "open_source"]
 def open_source(path: PathLike | Sequence[PathLike], **options: Any) -> Any:
     """The source at `path`, a local path or any URL that fsspec knows; its format is told by the content, not the name.
 
-    A recording of several topics (MCAP, bags, data sets) gives the recording, with ``topics()`` and ``topic(name)``, or with
-    `topic` the source of one. A path with wildcards, or several paths, is `files`: one source in time order. `options` go
-    to the format's source (see its class). Raises FormatError for an empty file or one of no known format, GraphError for
-    options that it does not take, OSError.
+    A recording of several topics (MCAP, bags) gives the recording, with ``topics()`` and ``topic(name)``, or with `topic`
+    the source of one. The folder of a data set gives the source of one of its tables, which `table` (comma2k19), `topic`
+    (KITTI) or `channel` (nuScenes) names. A path with wildcards, or several paths, is `files`: one source in time order.
+    `options` go to the format's source (see its class). Raises FormatError for an empty file or one of no known format,
+    GraphError for options that it does not take, OSError.
     """
     if not isinstance(path, str) and isinstance(path, Sequence):
         return files(path, **options)

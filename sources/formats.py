@@ -25,6 +25,7 @@ _HEAD = 1 << 16
 class Format:
     """A format: what people call it, the module that reads it, and the name its functions have there.
 
+    `choice` is the option of ``open`` that names one of its topics (empty: ``.topic(name)`` of what is opened does).
     The module has ``is_<key>(head)`` (for folders and for `by_file` formats also the path), ``inspect_<key>(path)`` and
     ``open_<key>(path, **options)``.
     """
@@ -33,6 +34,7 @@ class Format:
     module: str
     key: str
     by_file: bool = False
+    choice: str = ""
 
     def _function(self, verb: str) -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(import_module(f".{self.module}", __package__), f"{verb}_{self.key}")
@@ -83,9 +85,9 @@ FORMATS: tuple[Format, ...] = (
 
 #: Folders that are one recording.
 FOLDERS: tuple[Format, ...] = (
-    Format("comma2k19", "driving.comma2k19", "comma2k19"),
-    Format("KITTI", "driving.kitti", "kitti"),
-    Format("nuScenes", "driving.nuscenes", "nuscenes"),
+    Format("comma2k19", "driving.comma2k19", "comma2k19", choice="table"),
+    Format("KITTI", "driving.kitti", "kitti", choice="topic"),
+    Format("nuScenes", "driving.nuscenes", "nuscenes", choice="channel"),
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .formats import Format, format_of
+from .formats import FOLDERS, FORMATS, Format, format_of
 from .storage.stored import PathLike, is_url, location, stored_size
 
 __all__ = ["inspect", "summary"]
@@ -71,6 +71,8 @@ def summary(found: Mapping[str, Any]) -> str:
         what = meaning.get("type") or meaning.get("name") if isinstance(meaning, Mapping) else ""
         lines.append(f"  {name:<{width}}  {count:>10,}  {what or ''}".rstrip())
     details = found["details"]
+    if details.get("events"):
+        lines.append(f"  and beside them {details['events']:,} events of the connection (times of the recording)")
     if details.get("bad"):
         lines.append(f"  {details['bad']:,} of them are bad: read them to quarantine to see why")
     lines += [f"  {count:,} are left out: {why}" for why, count in (details.get("left_out") or {}).items()]
@@ -88,6 +90,16 @@ def summary(found: Mapping[str, Any]) -> str:
 def _how_to_read(found: Mapping[str, Any]) -> str:
     details = found["details"]
     options = f", {details['options']}" if details.get("options") else ""
-    topic = None if details.get("one_table") else next(iter(details.get("topics") or ()), None)
-    call = f"sources.open({found['file']!r}{options})" + ("" if topic is None else f".topic({topic!r})")
+    behind = ""
+    if "topics" in details and not details.get("one_table"):
+        counts = found["counts"]
+        topic = next((name for name, count in counts.items() if count), next(iter(counts), None))
+        if topic is None:
+            return "  it has no topics, and so nothing to read"
+        choice = next(known.choice for known in (*FORMATS, *FOLDERS) if known.name == found["format"])
+        if choice:
+            options += f", {choice}={topic!r}"
+        else:
+            behind = f".topic({topic!r})"
+    call = f"sources.open({found['file']!r}{options}){behind}"
     return f"  read it: {call}" + (f"; {details['hint']}" if details.get("hint") else "")

@@ -48,7 +48,8 @@ class Piece:
     """A part of the file that is decoded on its own.
 
     `counts` are messages by channel, `indexes` where the message index of a channel is, for a chunk that was not
-    counted. `size` is the uncompressed size if known. `error` says why a broken piece is broken.
+    counted. `size` is the uncompressed size if known, `times` the first and last log time where the summary has them.
+    `error` says why a broken piece is broken.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Piece:
     indexes: Mapping[int, int] | None = None
     size: int | None = None
     error: str = ""
+    times: tuple[int, int] | None = None
 
     @property
     def end(self) -> int:
@@ -190,7 +192,8 @@ def _pieces(file: RecordFile, chunks: list[ChunkIndex], start: int, end: int) ->
         for place in chunk.index_offsets.values():
             if not after <= place <= after + chunk.index_length - RECORD_HEAD - 6:
                 raise FormatError(f"a message index of the chunk at byte {chunk.offset} is not behind the chunk")
-        pieces.append(Piece(CHUNKED, chunk.offset, chunk.length, indexes=dict(chunk.index_offsets), size=chunk.size))
+        indexes = dict(chunk.index_offsets)
+        pieces.append(Piece(CHUNKED, chunk.offset, chunk.length, indexes=indexes, size=chunk.size, times=chunk.times))
         start = after + chunk.index_length
     return pieces
 

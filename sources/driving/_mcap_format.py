@@ -157,11 +157,12 @@ class ChunkIndex:
     index_offsets: dict[int, int]
     index_length: int
     size: int
+    times: tuple[int, int]
 
     @classmethod
     def parse(cls, body: bytes | memoryview) -> ChunkIndex:
         f = Fields(body)
-        f.u64(), f.u64()  # first and last log time
+        times = f.u64(), f.u64()
         offset, length = f.u64(), f.u64()
         pairs = Fields(f.raw(f.u32()))
         index_offsets = {}
@@ -170,7 +171,7 @@ class ChunkIndex:
             index_offsets[channel] = pairs.u64()
         index_length = f.u64()
         f.text(), f.u64()  # compression and compressed size, which the chunk repeats
-        return cls(offset, length, index_offsets, index_length, f.u64())
+        return cls(offset, length, index_offsets, index_length, f.u64(), times)
 
 
 @dataclass(frozen=True, slots=True)

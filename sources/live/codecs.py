@@ -18,7 +18,7 @@ from .session import Codec
 from .slippi_events import SlippiEvents
 from .topic_messages import TopicMessages
 
-__all__ = ["codec_named"]
+__all__ = ["codec_classes", "codec_named"]
 
 _CODECS: dict[str, Any] = {
     "candump": CanLines,
@@ -32,6 +32,11 @@ _CODECS: dict[str, Any] = {
     "slippi": SlippiEvents,
     "topic": TopicMessages,
 }
+
+
+def codec_classes() -> list[str]:
+    """The names of the classes, sorted: what ``codec=`` may be given."""
+    return sorted(kind.__name__ for kind in _CODECS.values())
 
 
 def codec_named(name: str, options: Mapping[str, Any]) -> Codec:

@@ -6,22 +6,28 @@ rows = read(sources.Recording("day.mcap"))
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError
+from ...pipeline.schema import describe
 from ...pipeline.source import Block, Decoded, Position, SourceReader, SourceSpec, Split
+from ..driving._mcap_contents import catalog_of
+from ..driving._mcap_inspect import time_range
+from ..driving._mcap_topic import CHUNK_LIMIT
 from ..driving.mcap import Mcap, inspect_mcap
 from ..live.arrival import Arrival
 from ..live.session import Codec, Framed
 from ..storage.stored import PathLike, base_name, location
 
 if TYPE_CHECKING:
+    from ..driving._mcap_catalog import Catalog
     from ..driving._mcap_raw import MessageBlock
 
 __all__ = ["Recording", "described", "inspect_recording", "is_recording", "open_recording", "recorded_arrivals"]
@@ -74,9 +80,6 @@ class Recording(SourceSpec):
 
 def described(path: str) -> Mapping[str, str]:
     """Feed, codec and options of a recording, from its channels."""
-    from ..driving._mcap_contents import catalog_of
-    from ..driving._mcap_topic import CHUNK_LIMIT
-
     channels = catalog_of(path, CHUNK_LIMIT).channels.values()
     told = next((dict(channel.metadata) for channel in channels if channel.metadata), None)
     if told is None or "codec" not in told:
@@ -151,9 +154,67 @@ def is_recording(head: bytes) -> bool:
 
 
 def inspect_recording(path: PathLike) -> dict[str, Any]:
-    """What a recording holds: as `inspect_mcap`, with ``feed`` and ``codec``."""
-    told = described(location(path))
-    return {**inspect_mcap(path), "format": "recording", "feed": told.get("feed", ""), "codec": told["codec"]}
+    """What a recording holds: as `inspect_mcap`, with ``feed``, ``codec`` and ``events`` (what happened to the connection,
+    which neither ``messages`` counts nor ``time`` spans: a stamped message may be years older than its connection)."""
+    place = location(path)
+    told = described(place)
+    found = inspect_mcap(place)
+    catalog = catalog_of(place, CHUNK_LIMIT)
+    events = _event_channels(catalog)
+    count = sum(catalog.counts.get(channel, 0) for channel in events)
+    lines = _lines(found.pop("topics"), catalog, events)
+    try:
+        schema, problem = describe(Recording(place).schema), found["problem"]
+    except FormatError as error:
+        schema, problem = "", found["problem"] or str(error)
+    return {
+        **found,
+        "format": "recording",
+        "feed": told.get("feed", ""),
+        "codec": told["codec"],
+        "messages": found["messages"] - count,
+        "events": count,
+        "types": lines,
+        "time": _time_of_messages(catalog) if count else found["time"],
+        "schema": schema,
+        "problem": problem,
+        "hint": _codecs() if told["codec"] == "raw" else None,
+    }
+
+
+def _lines(topics: Mapping[str, Any], catalog: Catalog, events: Collection[int]) -> dict[str, int]:
+    """Messages by line of the feed."""
+    apart = {catalog.channels[channel].topic for channel in events}
+    return {name: topic["messages"] for name, topic in topics.items() if name not in apart}
+
+
+def _event_channels(catalog: Catalog) -> set[int]:
+    return {channel.id for channel in catalog.channels.values() if dict(channel.metadata).get("events")}
+
+
+def _time_of_messages(catalog: Catalog) -> dict[str, Any] | None:
+    """First and last message. Chunks that hold events are unpacked, of the others the summary knows."""
+    from ..driving._mcap_raw import raw_blocks
+
+    events = _event_channels(catalog)
+    unpacked, times = [], []
+    for piece in catalog.pieces:
+        if piece.times is None or piece.indexes is None or events & set(piece.indexes):
+            unpacked.append(piece)
+        elif piece.indexes:
+            times += piece.times
+    for block in raw_blocks(replace(catalog, pieces=tuple(unpacked)), CHUNK_LIMIT):
+        heard = block.log_time[~np.isin(block.channel, sorted(events))]
+        if len(heard):
+            times += [int(heard.min()), int(heard.max())]
+    return time_range(min(times), max(times)) if times else None
+
+
+def _codecs() -> str:
+    from ..live.codecs import codec_classes
+
+    names = ", ".join(f"sources.{kind}" for kind in codec_classes() if kind != "RawMessages")
+    return f"these are messages as they came; codec=sources.SlippiEvents() or another makes rows of them: {names}"
 
 
 def open_recording(path: PathLike, **options: Any) -> Recording:

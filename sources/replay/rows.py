@@ -37,6 +37,7 @@ Encode = Callable[[Any], str]
 def rows_playable(path: str, *, topic: str | Sequence[str] | None = None, **options: Any) -> Playable:
     """The rows of the recording `path`, of all its topics or those named. `options` are those of `sources.open`."""
     from ..dispatch import open_source
+    from ..formats import format_of
 
     names = _topics(path, topic)
     if names is None:
@@ -45,7 +46,7 @@ def rows_playable(path: str, *, topic: str | Sequence[str] | None = None, **opti
             raise FormatError(f"{path} holds several topics: say which with --topic")
         return spec_playable(found)
     skipped: dict[str, int] = {}
-    key = _topic_option(path)
+    key = format_of(path).choice
     specs = {name: open_source(path, **{key: name}, **options) for name in names}
 
     def messages() -> Iterator[Message]:
@@ -55,12 +56,6 @@ def rows_playable(path: str, *, topic: str | Sequence[str] | None = None, **opti
 
     note = f"{NOTE}; topic says which of {', '.join(names)}"
     return Playable(messages, text=True, framing="lines", note=note, skipped=skipped)
-
-
-def _topic_option(path: str) -> str:
-    from ..formats import format_of
-
-    return {"nuScenes": "channel", "comma2k19": "table"}.get(format_of(path).name, "topic")
 
 
 def _topics(path: str, chosen: str | Sequence[str] | None) -> list[str] | None:
