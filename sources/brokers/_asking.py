@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from ...pipeline.context import Context
-from ..live._retry import Retry
+from ..live._retry import Outage, Retry, reason_of
 from ..live.inlet import Inlet
 
 __all__ = ["Asking", "Stopped"]
@@ -21,10 +21,18 @@ class Stopped(Exception):
 
 
 class Asking:
-    """Runs calls one after the other in a thread of its own and looks every 0.1 s whether the run is over."""
+    """Runs calls one after the other in a thread of its own and looks every 0.1 s whether the run is over.
 
-    def __init__(self, context: Context) -> None:
+    `place` is the broker's and `why` says what an error means, for the log; `patience_ns` is how long to ask for.
+    """
+
+    def __init__(
+        self, context: Context, place: str, patience_ns: int, why: Callable[[Exception], str] = reason_of
+    ) -> None:
         self._context, self._stop = context, context.stop
+        self._patience, self._why = patience_ns, why
+        self.outage = Outage(context, patience_ns, place)
+        self._met = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"penstock-{context.step}-ask")
 
     def begin(self, call: Callable[..., Answer], *args: Any, **options: Any) -> Future[Answer]:
@@ -43,25 +51,28 @@ class Asking:
         self,
         call: Callable[[], Answer],
         passing: tuple[type[Exception], ...],
-        patience_ns: int,
         between: Callable[[float], Any] | None = None,
     ) -> Answer:
-        """What `call` returns, asked again after errors that may pass, which are raised after `patience_ns`.
+        """What `call` returns, asked again after errors that may pass, which are raised when patience ends.
 
         `between` is called, with 0, after each. Raises Stopped if the run ends first.
         """
-        retry, inlet = Retry(self._context, patience_ns), Inlet(self._stop)
+        retry, inlet = Retry(self._context, self._patience), Inlet(self._stop)
         while True:
             try:
-                return self.ask(call)
-            except passing:
+                answer = self.ask(call)
+            except passing as error:
                 if between is not None:
                     between(0)
+                self.outage.goes_on(self._why(error))
                 if retry.wait(inlet):
                     continue
                 if self._stop.is_set():
                     raise Stopped from None
                 raise
+            self.outage.ends(again=self._met)
+            self._met = True
+            return answer
 
     def close(self) -> None:
         """Wait for the call that is under way."""

@@ -43,7 +43,7 @@ class KafkaLog:
         self._spec, self._context, self._position, self._patience = spec, context, position, patience_ns
         self._place = spec.name
         self._channel: int | None = getattr(spec.codec, "channel", None)
-        self._asking = Asking(context)
+        self._asking = Asking(context, f"{spec.name} at {spec.servers}", patience_ns, self._why)
         self._consumer: Any = None
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
@@ -113,14 +113,16 @@ class KafkaLog:
     def _answer(self, call: Callable[[], Answer]) -> Answer:
         """What the brokers answer, asked again for as long as patience lasts."""
         try:
-            return self._asking.until(call, (KafkaException, Missing), self._patience, self._consumer.poll)
+            return self._asking.until(call, (KafkaException, Missing), self._consumer.poll)
         except (KafkaException, Missing) as error:
             raise ConnectionError(self._away(error)) from None
 
     def _away(self, error: Exception) -> str:
-        reason = str(error) if isinstance(error, Missing) else self._reason or text_of(error)
         waited = f" within {readable_duration(self._patience)}" if self._patience else ""
-        return f"{self._place}: no answer from Kafka at {self._spec.servers}{waited}: {reason}"
+        return f"{self._place}: no answer from Kafka at {self._spec.servers}{waited}: {self._why(error)}"
+
+    def _why(self, error: Exception) -> str:
+        return str(error) if isinstance(error, Missing) else self._reason or text_of(error)
 
     def _assign(self, partition: int, offset: int, low: int, high: int) -> None:
         """Read `partition` from `offset` on, or from what is left of it."""
@@ -244,6 +246,7 @@ class KafkaLog:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if self._lost is None:
                 self._lost = self._context.clock.monotonic_ns()
+                self._asking.outage.goes_on(self._reason or "all brokers are down")
         else:
             self._reason = error.str()
 
@@ -251,11 +254,11 @@ class KafkaLog:
         """Whether there are brokers at all, and whether the topic has grown."""
         now = self._context.clock.monotonic_ns()
         if received:
-            self._lost = None
+            self._found()
         if self._probe is not None and self._probe.done():
             probe, self._probe = self._probe, None
             if probe.exception() is None:
-                self._lost = None
+                self._found()
                 self._grown(probe.result())
         if self._lost is not None and now - self._lost >= self._patience:
             raise ConnectionError(
@@ -265,6 +268,11 @@ class KafkaLog:
         if self._probe is None and now - self._probed >= (_GROWN_NS if self._lost is None else _LOST_NS):
             self._probed = now
             self._probe = self._asking.begin(self._partitions)
+
+    def _found(self) -> None:
+        if self._lost is not None:
+            self._lost = None
+            self._asking.outage.ends()
 
     def _grown(self, partitions: Iterable[int]) -> None:
         if self._ends is None:

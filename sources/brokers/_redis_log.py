@@ -42,7 +42,7 @@ class RedisLog:
         self._spec, self._context, self._patience = spec, context, patience_ns
         self._place = spec.name
         self._channel: int = getattr(spec.codec, "channel", 0)
-        self._asking = Asking(context)
+        self._asking = Asking(context, f"{spec.name} at {spec.address}", patience_ns)
         self._saved = position is not None
         self._last = _BEGINNING if position is None else str(position["last"])
         self._read: int | None = None if position is None else position["read"]
@@ -103,7 +103,7 @@ class RedisLog:
                 raise redis.RedisError(str(error)) from None
 
         try:
-            return self._asking.until(ask, _PASSING, self._patience)
+            return self._asking.until(ask, _PASSING)
         except _PASSING as error:
             waited = f" within {readable_duration(self._patience)}" if self._patience else ""
             raise ConnectionError(

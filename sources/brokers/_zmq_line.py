@@ -81,17 +81,18 @@ class ZmqLine:
                     self._drain(sock, inlet, context, _BATCH)
 
     def _take_from_one(self, owner: Any, inlet: Inlet, context: Context) -> None:
-        retry, connected = Retry(context, self._patience), False
+        retry, connected = Retry(context, self._patience, self._spec.name), False
         while not inlet.done:
             with self._socket(owner) as sock:
                 monitor = sock.get_monitor_socket(_EVENTS)
                 try:
                     sock.connect(self._spec.url)
-                    connected |= self._follow(sock, monitor, inlet, context, retry)
+                    met = self._follow(sock, monitor, inlet, context, retry)
+                    connected |= met
                 finally:
                     sock.disable_monitor()
                     monitor.close(0)
-            if inlet.done or retry.wait(inlet):
+            if inlet.done or retry.wait(inlet, "lost: closed by the sender" if met else "nobody answers there"):
                 continue
             if connected or inlet.done:
                 return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
-from ._retry import Retry
+from ._retry import Retry, reason_of
 from ._splitter import FRAMINGS, NoLength, Splitter, TooLong
 from .arrival import Arrival
 from .inlet import Inlet
@@ -37,17 +37,18 @@ class TcpLine:
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises ConnectionError if there never was a connection within the patience, FormatError where
         the first thing that comes is no length."""
-        retry = Retry(context, self.patience_ns)
+        place = f"tcp://{self.host}:{self.port}"
+        retry = Retry(context, self.patience_ns, place)
         connected = came = False
         while not inlet.done:
             try:
                 sock = socket.create_connection((self.host, self.port), timeout=5.0)
             except OSError as error:
-                if retry.wait(inlet):
+                if retry.wait(inlet, reason_of(error)):
                     continue
                 if connected or inlet.done:
                     return
-                raise ConnectionError(f"no connection to tcp://{self.host}:{self.port}: {error}") from None
+                raise ConnectionError(f"no connection to {place}: {error}") from None
             connected = True
             retry.connected()
             inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, "connected"))
@@ -59,7 +60,7 @@ class TcpLine:
             if inlet.done:
                 return
             inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, f"lost: {reason}"))
-            if not retry.wait(inlet):
+            if not retry.wait(inlet, reason):
                 return
 
     def _read(self, sock: socket.socket, inlet: Inlet, context: Context, *, first: bool) -> tuple[str, bool]:

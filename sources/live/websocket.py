@@ -11,7 +11,7 @@ from typing import Any
 
 from ...pipeline.context import Context
 from ...pipeline.errors import MissingExtraError
-from ._retry import Retry
+from ._retry import Retry, reason_of
 from .arrival import Arrival
 from .inlet import Inlet
 from .stamp import split_text, unpack
@@ -42,7 +42,7 @@ class WebSocketLine:
 
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises ConnectionError if there never was a connection within the patience."""
-        retry = Retry(context, self.patience_ns)
+        retry = Retry(context, self.patience_ns, self.url.partition("?")[0])
         connected = False
         current: _Connection | None = None
         while not inlet.done:
@@ -50,7 +50,7 @@ class WebSocketLine:
                 try:
                     current = _Connection(self, inlet, context)
                 except (OSError, _websockets().WebSocketException) as error:
-                    if retry.wait(inlet):
+                    if retry.wait(inlet, reason_of(error)):
                         continue
                     if connected or inlet.done:
                         return
@@ -66,7 +66,7 @@ class WebSocketLine:
             if inlet.done:
                 return
             inlet.put(Arrival(context.clock.now_ns(), b"", self.line, 0, f"lost: {reason}"))
-            if not retry.wait(inlet):
+            if not retry.wait(inlet, reason):
                 return
         if current is not None:
             current.close()

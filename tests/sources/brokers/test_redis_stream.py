@@ -235,3 +235,21 @@ def test_wrong_arguments_and_a_missing_package_are_said_at_once(monkeypatch: pyt
     monkeypatch.setattr("penstock.sources.brokers.redis_stream.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"penstock\[brokers\]"):
         RedisStream("redis://h", "s", JSON).open(Context("feed"))
+
+
+def test_the_log_says_that_the_server_is_away_and_that_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    context, port = Context("feed"), free_port()
+    log: Any = RedisStream(f"redis://127.0.0.1:{port}/0", "s", JSON, reconnect="20s").log(context, None)
+    failures = [redis.ConnectionError("Error 111 connecting. Connection refused.")] * 2
+
+    def answer() -> str:
+        if failures:
+            raise failures.pop()
+        return "there"
+
+    assert [log._answer(answer), log._answer(answer)] == ["there", "there"]
+    log.close()
+    place = f"redis:s at redis://127.0.0.1:{port}/0"
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"{place}: error 111 connecting. Connection refused; trying again for 20 s"
+    assert len(told) == 2 and told[1].startswith(f"{place}: connected after ")

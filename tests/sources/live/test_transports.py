@@ -19,7 +19,7 @@ from live_feeds import beside, follow, free_port, lines_of, tcp_server
 from penstock.pipeline.clock import SyntheticClock
 from penstock.pipeline.context import Context
 from penstock.pipeline.errors import FormatError, GraphError
-from penstock.sources.live._retry import Retry
+from penstock.sources.live._retry import Retry, reason_of
 from penstock.sources.live._splitter import Splitter, TooLong
 from penstock.sources.live.arrival import Arrival
 from penstock.sources.live.feed import Live
@@ -411,3 +411,56 @@ def test_a_feed_that_goes_on_from_a_snapshot_loses_no_row_that_comes_and_tells_t
     bad = [record for part in decoded for record in part.bad]
     assert [(row["seq"], row["n"]) for row in rows] == [(40 + n, n) for n in range(4)]
     assert [record.operation for record in bad] == ["live.gap"] and "from a checkpoint" in bad[0].error
+
+
+def test_the_log_says_once_that_a_feed_is_away_that_it_is_back_and_that_it_did_not_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = SyntheticClock()
+    context = Context("retry", clock=clock)
+    retry, inlet = Retry(context, 30 * 10**9, "tcp://h:1"), Inlet(context.stop)
+    refused = ConnectionRefusedError(111, "Connection refused")
+    while clock.monotonic_ns() < 3 * 10**9:
+        assert retry.wait(inlet, reason_of(refused))
+    retry.succeeded()
+    clock.wait_ns(60 * 10**9, context.stop)
+    for _ in range(3):  # one that comes and goes is not told of each time
+        assert retry.wait(inlet, "closed by the sender")
+        retry.connected()
+    while retry.wait(inlet, "timed out"):
+        pass
+    assert [record.getMessage() for record in caplog.records] == [
+        "tcp://h:1: connection refused; trying again for 30 s",
+        "tcp://h:1: connected after 3.1 s",
+        "tcp://h:1: closed by the sender; trying again for 30 s",
+        "tcp://h:1: connected again after 0.1 s",
+        "tcp://h:1: timed out; trying again for 30 s",
+        "tcp://h:1: did not come back within 30 s: the feed ends",
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_a_feed_that_was_refused_first_says_so_and_that_it_is_there(
+    scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    spec = live_ndjson(f"{scheme}://127.0.0.1:{port}", columns=COLUMNS, most=1, reconnect="20s")
+    with beside(lambda: follow(spec)) as outcome:
+        for _ in range(1000):
+            if caplog.records:
+                break
+            threading.Event().wait(0.01)
+        line = lines_of(1)[0]
+        if scheme == "tcp":
+            with socket.create_server(("127.0.0.1", port)) as server, server.accept()[0] as receiver:
+                receiver.sendall(line + b"\n")
+                receiver.recv(1)
+        else:
+            server = serve(lambda connection: (connection.send(line.decode()), connection.recv()), "127.0.0.1", port)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+    if scheme == "ws":
+        server.shutdown()
+    told = [record.getMessage() for record in caplog.records if record.name == "penstock"]
+    assert numbers(outcome[0][0]) == [0]
+    assert told[0] == f"{scheme}://127.0.0.1:{port}: connection refused; trying again for 20 s"
+    assert len(told) == 2 and told[1].startswith(f"{scheme}://127.0.0.1:{port}: connected after ")
