@@ -5,13 +5,18 @@ from __future__ import annotations
 from ...pipeline.context import BadRecord
 from .arrival import Arrival
 
-__all__ = ["MISSED", "Losses"]
+__all__ = ["MISSED", "Losses", "ended_well"]
 
 #: How the event begins that says which numbered datagrams did not come.
 MISSED = "lost: datagrams "
 _LOST = "lost: "
 #: How the reasons begin of a sender that ended its connection as it should.
 _CLEAN = ("closed by the sender", "received 1000", "received 1001")
+
+
+def ended_well(event: str) -> bool:
+    """Whether the event of a lost connection says that its sender ended it as it should."""
+    return event.removeprefix(_LOST).startswith(_CLEAN)
 
 
 class Losses:
@@ -40,7 +45,7 @@ class Losses:
 
     def ended(self, place: str) -> list[BadRecord]:
         """What to tell at the end of the feed: connections that were not ended by their sender, and not made again."""
-        broken = [reason for reason in self._lost.values() if not reason.startswith(_CLEAN)]
+        broken = [reason for reason in self._lost.values() if not ended_well(reason)]
         self._lost.clear()
         return [
             BadRecord(place, "live.gap", f"the connection was lost ({reason}) and not made again", b"")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 
-from ...pipeline.clock import RealClock
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import GraphError
@@ -22,10 +21,13 @@ from ...pipeline.source import Decoded
 from ..market._itch_format import midnight_ns, session_date
 from ..market._itch_tables import TABLES, table_schema
 from ..market.mold import check_window
-from ._losses import MISSED
+from ._losses import MISSED, ended_well
 from .arrival import Arrival
 from .feed import Live
 from .session import Codec, Framed, Session
+
+if TYPE_CHECKING:
+    from ..market._mold_capture import Stretch
 
 __all__ = ["MoldPackets", "live_itch"]
 
@@ -33,6 +35,12 @@ _IP, _UDP, _HEAD = 20, 17, 28
 _RAW_LINK = 101
 #: What stands behind the packets of a buffer, so that decoding may look past the last one.
 _PAD = 64
+#: Where a message has its time, ns since midnight.
+_TIME = slice(5, 11)
+_HOUR_NS = 3600 * 10**9
+_DAY_NS = 24 * _HOUR_NS
+#: Sessions whose dates a checkpoint keeps.
+_MOST_DATES = 8
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,15 @@ class MoldPackets(Codec):
     row of ``l3`` has 4 in `flags`. A datagram that is no MoldUDP64 packet is a bad record. The feed ends when its sender has
     announced the end of the session and nothing waits. A run that goes on from a checkpoint tells what it missed; its
     ``trades`` do not know orders from before.
+
+    Messages hold a time of day and no date. Without `date` it is the day, in `timezone`, on which the first message of each
+    session was received: today, or of a replay and a recording the day of the file. Where that was just behind midnight and
+    the message says just before it (or the other way round) it is the message's day. The date of a session stays: across
+    midnight, and when a run goes on from a checkpoint. On a byte stream a packet is behind its length of two bytes.
     """
 
     name: ClassVar[str] = "mold-itch50"
+    framing: ClassVar[str] = "u16"
     table: str = "l3"
     date: str | dt.date | None = None
     reorder: int = 4096
@@ -58,11 +72,9 @@ class MoldPackets(Codec):
     def __post_init__(self) -> None:
         if self.table not in TABLES:
             raise GraphError(f"no table {self.table!r}", expected=" | ".join(TABLES))
-        date = self.date
-        if date is None:  # the day that it is in New York
-            now = dt.datetime.fromtimestamp(RealClock().now_ns() // 10**9, ZoneInfo(self.timezone))
-            date = now.date()
-        object.__setattr__(self, "date", session_date(date, "").isoformat())
+        if self.date is not None:
+            object.__setattr__(self, "date", session_date(self.date, "").isoformat())
+        midnight_ns(dt.date(2000, 1, 1), self.timezone)
         object.__setattr__(self, "wait", nanoseconds(self.wait))
         check_window(self.reorder, self.first)
 
@@ -96,9 +108,11 @@ class _Session(Session):
         self._capture = FeedCapture(None, feed=kernels.MOLD, path=source, ports=(1,), sequence=sequence)
         self._capture.position = int(position.get("position", 0))
         known: Mapping[str, str] = position.get("symbols", {})
-        midnight = midnight_ns(session_date(codec.date, ""), codec.timezone)
+        self._codec = codec
+        self._dates = dict(position.get("dates", {}))
 
-        def messages() -> ItchMessages:
+        def messages(first: Stretch) -> ItchMessages:
+            midnight = midnight_ns(self._date_of(first), codec.timezone)
             made = ItchMessages(codec.table, source=source, midnight=midnight, pool=context.pool)
             for locate, symbol in known.items():
                 made.directory.names[int(locate)] = np.frombuffer(symbol.encode("latin-1").ljust(8)[:8], np.uint8)
@@ -111,7 +125,23 @@ class _Session(Session):
         self._symbols = dict(known)
 
     def position(self) -> Mapping[str, Any]:
-        return {"expected": self._capture.expected, "position": self._capture.position, "symbols": self._named()}
+        return {
+            "expected": self._capture.expected,
+            "position": self._capture.position,
+            "symbols": self._named(),
+            "dates": dict(self._dates),
+        }
+
+    def _date_of(self, first: Stretch) -> dt.date:
+        """The date of the session that begins with a stretch."""
+        if self._codec.date is not None:
+            return session_date(self._codec.date, "")
+        name = self._capture.session_name(first.session)
+        if name not in self._dates:
+            self._dates[name] = _day_of(first, self._codec.timezone).isoformat()
+            while len(self._dates) > _MOST_DATES:
+                del self._dates[next(iter(self._dates))]
+        return dt.date.fromisoformat(self._dates[name])
 
     def _named(self) -> dict[str, str]:
         """Symbols by locate; the same object while none is added."""
@@ -123,12 +153,14 @@ class _Session(Session):
 
     def take(self, arrivals: Sequence[Arrival], first_seq: int) -> Framed:
         packets = [arrival for arrival in arrivals if not arrival.event]
+        self._ending = self._ending or any(_is_end(arrival.data) for arrival in packets)
         lost = [a for a in arrivals if a.event.startswith("lost: ") and not a.event.startswith(MISSED)]
+        if self._ending:  # its sender has said that nothing more comes
+            lost = [arrival for arrival in lost if not ended_well(arrival.event)]
         noticed = [BadRecord(self._source, "live.gap", f"line {a.line}: {a.event}", b"") for a in lost]
         if not packets:
             return Framed(None, 0, 0, noticed)
         self._latest = max(self._latest, *(arrival.recv_ns for arrival in packets))
-        self._ending = self._ending or any(_is_end(arrival.data) for arrival in packets)
         return self._framed(self._capture.take(self._piece(packets)), noticed)
 
     def idle(self, quiet_ns: int, first_seq: int) -> Framed | None:
@@ -180,6 +212,20 @@ class _Session(Session):
         return Decoded(()) if payload is None else self._delivered.decode(payload)
 
 
+def _day_of(first: Stretch, timezone: str) -> dt.date:
+    """The day of a message by when it was received; beside midnight by the time that it says."""
+    recv_ns = int(first.received[0])
+    day = dt.datetime.fromtimestamp(recv_ns // 10**9, ZoneInfo(timezone)).date()
+    start = int(first.offsets[0]) + _TIME.start
+    said = int.from_bytes(first.data[start : start + _TIME.stop - _TIME.start].tobytes(), "big")
+    if first.sizes[0] < _TIME.stop or said >= _DAY_NS:
+        return day
+    ahead = midnight_ns(day, timezone) + said - recv_ns
+    if ahead > _DAY_NS - _HOUR_NS:
+        return day - dt.timedelta(days=1)
+    return day + dt.timedelta(days=1) if ahead < _HOUR_NS - _DAY_NS else day
+
+
 def _header(length: int) -> bytes:
     """IPv4 and UDP headers from port 1 to port 1, without check sums (0: none was made)."""
     total = _HEAD + length
@@ -192,7 +238,10 @@ def _is_end(data: bytes) -> bool:
 
 
 def live_itch(url: str | tuple[str, ...], *, table: str = "l3", **options: Any) -> Live:
-    """ITCH from a MoldUDP64 feed; `url` may be both its lines. Options are those of `MoldPackets` and of `Live`."""
+    """ITCH from a MoldUDP64 feed; `url` may be both its lines. Options are those of `MoldPackets` and of `Live`.
+
+    Over ``tcp://``, ``ws://`` and ``http://`` it takes the same packets, which a replay of an ITCH file sends there too.
+    """
     own = ("date", "reorder", "wait", "first", "timezone")
     codec = MoldPackets(table, **{key: options.pop(key) for key in own if key in options})
     return Live(url, codec, **options)

@@ -46,9 +46,10 @@ class Framed:
 
 
 class DeliveredItch:
-    """ITCH messages of deliveries to one table: `frame` in order, `decode` anywhere; `messages` makes decoders."""
+    """ITCH messages of deliveries to one table: `frame` in order, `decode` anywhere; `messages` makes a decoder
+    for a session that begins with a stretch."""
 
-    def __init__(self, table: str, messages: Callable[[], ItchMessages]) -> None:
+    def __init__(self, table: str, messages: Callable[[Stretch], ItchMessages]) -> None:
         self._messages = messages
         self._by_session: dict[int, ItchMessages] = {}
         self._wanted = np.zeros(256, np.bool_)
@@ -79,7 +80,7 @@ class DeliveredItch:
         head = group[0]
         messages = self._by_session.get(head.session)
         if messages is None:
-            messages = self._by_session[head.session] = self._messages()
+            messages = self._by_session[head.session] = self._messages(head)
         marks = self._marks(group)
         whole = len(group) == 1
         offsets, sizes, received = head.offsets, head.sizes, head.received

@@ -26,7 +26,8 @@ from ._itch_format import midnight_ns, session_date
 from ._itch_tables import TABLES, table_schema
 
 if TYPE_CHECKING:
-    from ._mold_capture import FeedCapture
+    from ._itch_messages import ItchMessages
+    from ._mold_capture import FeedCapture, Stretch
 
 __all__ = ["MoldItch"]
 
@@ -100,7 +101,7 @@ class MoldItch(SourceSpec):
         feed = open_feed(self.path)
         capture = self._capture(feed, context.pool)
 
-        def messages() -> ItchMessages:
+        def messages(_: Stretch) -> ItchMessages:
             midnight = midnight_ns(self.session, self.timezone)
             return ItchMessages(
                 self.table,

@@ -1,4 +1,4 @@
-"""NASDAQ ITCH files as their messages, and as MoldUDP64 packets for UDP."""
+"""NASDAQ ITCH files as their messages, sent in MoldUDP64 packets: over TCP each behind its length of two bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def itch_playable(path: str, **options: Any) -> Playable:
         finally:
             feed.close()
 
-    return Playable(messages, framing="u16", datagrams=mold_packets, skipped=skipped)
+    note = "MoldUDP64 packets; messages of the same time share one"
+    return Playable(messages, framing="u16", datagrams=mold_packets, note=note, skipped=skipped)
 
 
 def mold_packets(messages: Iterator[Message]) -> Iterator[Message]:

@@ -22,8 +22,8 @@ class Playable:
     """A recording that can be served again and again.
 
     `text` says that messages are text (a WebSocket sends text frames, TCP lines), `framing` how they are told apart on a
-    byte stream without stamps (``bytes``: they tell it themselves), `datagrams` how messages due together are packed for UDP
-    (default: one a datagram). `greeting` goes out first on every connection; `merge` makes one of
+    byte stream without stamps (``bytes``: they tell it themselves), `datagrams` how messages due together are packed
+    into what is sent (default: each is sent on its own). `greeting` goes out first on every connection; `merge` makes one of
     those of several files. `topics` are the channels by name, `note` says
     in one line what is sent where that is not what the recording holds. `skipped` counts, by reason, the records that
     `messages` could not give.

@@ -91,7 +91,7 @@ def replay(
     recording = playable_of(path, **options)
     clock = clock if clock is not None else RealClock()
     stop = stop if stop is not None else threading.Event()
-    if recording.datagrams is not None and to.startswith("udp://"):
+    if recording.datagrams is not None:
         packed, inner = recording.datagrams, recording.messages
         recording = replace(recording, messages=lambda: packed(inner()), datagrams=None)
     if told is not None and recording.note:

@@ -211,6 +211,43 @@ def test_the_feed_of_a_real_file_on_two_lossy_lines_gives_the_rows_of_the_file(r
     assert got.drop(["seq"]).to_pylist() == want.drop(["seq"]).to_pylist()
 
 
+HOUR_NS = 3600 * 10**9
+NEW_YORK_NS = 1_293_166_800 * 10**9  # midnight of 2010-12-24 in New York
+
+
+def day_of(recv_ns: int, time_ns: int, position: Any = None, session: bytes = b"A         ") -> tuple[int, Any]:
+    """``ts_event`` of one message received then, and the position behind it."""
+    made = MoldPackets().open(Context("itch"), "udp://test", position)
+    framed = made.take([Arrival(recv_ns, packets([message("D", 1, time_ns, 1)], end=False, session=session)[0])], 0)
+    (batch,) = made.decode(framed.payload, 0).batches
+    return batch["ts_event"].cast("int64").to_pylist()[0], json.loads(json.dumps(made.position()))
+
+
+@pytest.mark.parametrize(
+    ("recv", "time", "day"),
+    [
+        (10 * HOUR_NS, 10 * HOUR_NS, 0),  # as it comes
+        (20 * HOUR_NS, 4 * HOUR_NS, 0),  # a plain replay, at another time of the day
+        (1 * HOUR_NS, 20 * HOUR_NS, 0),
+        (24 * HOUR_NS + 50, 24 * HOUR_NS - 9, 0),  # it took over midnight to come
+        (24 * HOUR_NS - 1000, 5, 1),  # the host's clock is behind
+        (25 * HOUR_NS, 1 * HOUR_NS, 1),
+    ],
+)
+def test_without_a_date_it_is_the_day_on_which_the_first_message_was_received(recv: int, time: int, day: int) -> None:
+    assert day_of(NEW_YORK_NS + recv, time)[0] == NEW_YORK_NS + day * 24 * HOUR_NS + time
+
+
+def test_the_date_of_a_session_stays_over_midnight_and_checkpoints_and_the_next_session_has_its_own() -> None:
+    morning, position = day_of(NEW_YORK_NS + 9 * HOUR_NS, 9 * HOUR_NS)
+    assert morning == NEW_YORK_NS + 9 * HOUR_NS
+    late = NEW_YORK_NS + 26 * HOUR_NS
+    assert day_of(late, 2 * HOUR_NS, {**position, "expected": 1})[0] == NEW_YORK_NS + 2 * HOUR_NS
+    assert day_of(late, 2 * HOUR_NS, {**position, "expected": 1}, b"B         ")[0] == late
+    before = {key: value for key, value in position.items() if key != "dates"}  # a checkpoint of an earlier version
+    assert day_of(late, 2 * HOUR_NS, {**before, "expected": 1})[0] == late
+
+
 def test_wrong_options_are_refused_when_the_pipeline_is_built() -> None:
     with pytest.raises(GraphError, match="no table"):
         live_itch("udp://127.0.0.1:1", table="nope")

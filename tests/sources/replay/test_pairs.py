@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from live_feeds import beside, follow, lines_of, write_lines
 from penstock import sources
 from penstock.pipeline.source import SourceSpec
@@ -40,3 +41,21 @@ def test_a_recorder_takes_the_lines_of_a_replay_without_being_told_of_them(tmp_p
     assert table["ts_recv"].cast("int64").to_pylist() == [10**18 + n * 1_000_000 for n in range(50)]
     again = follow(sources.Recording(recorded))[0]
     assert again["data"].to_pylist() == lines_of(50)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_an_itch_file_served_comes_back_with_its_rows_and_its_date(
+    recordings: Any, tmp_path: Path, scheme: str
+) -> None:
+    path = recordings("market/itch50") / "ex20101224.TEST_ITCH_50.prefixed.itch"
+    want = follow(sources.Itch(path))[0]
+    recorded = tmp_path / "day.mcap"
+    got, bad = served(
+        path, f"{scheme}://127.0.0.1:0", lambda url: sources.live_itch(url, record=str(recorded), reconnect="0s")
+    )
+    again = follow(sources.Recording(recorded, sources.MoldPackets()))[0]
+    assert bad == [] and got.num_rows == want.num_rows > 1000
+    for column in want.schema.names:
+        expected = want[column].combine_chunks()
+        assert got[column].combine_chunks().equals(expected), column
+        assert again[column].combine_chunks().equals(expected), column
