@@ -7,6 +7,7 @@ Spec: databento/dbn, `record.rs` and `compat.rs`.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,7 @@ def rtype_name(code: int) -> str:
     return _RTYPES[code][1] if code in _RTYPES else f"rtype 0x{code:02X}"
 
 
+@cache
 def record_layout(family: str, version: int, *, ts_out: bool = False) -> np.dtype[Any]:
     """The dtype of one whole record. Padding has no name; `c` fields are one ASCII byte, as uint8."""
     body = _OLDER.get((family, version), _BODIES[family])

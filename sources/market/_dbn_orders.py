@@ -30,9 +30,11 @@ from ._dbn_symbols import SymbolTable
 
 __all__ = ["READ", "ROWS", "OrderReader"]
 
-#: Bytes that are unpacked at a time, and records of a block at most.
+#: Bytes that are unpacked at a time, and records of a block at most. The first one is smaller, so that it comes soon, and
+#: a short file touches little memory.
 READ = 1 << 18
 ROWS = 1 << 17
+_FIRST = 1 << 14
 #: Bad records of a block at most, and symbol mappings that are learnt at once.
 _BAD, _MAPPINGS = 1024, 8192
 
@@ -106,10 +108,11 @@ class OrderReader(SourceReader):
     def _next(self, index: int) -> Block | None:
         """The next block, filled; None at the end."""
         begin, first, state = self._offset, self._seq, self._state
-        lease = self._pool.take(ROWS * ROW)
-        state[State.ROOM : State.MAPPED] = ROWS, first, 0, 0, 0, 0
+        room = ROWS if index else min(_FIRST, ROWS)
+        lease = self._pool.take(room * ROW)
+        state[State.ROOM : State.MAPPED] = room, first, 0, 0, 0, 0
         state[State.PRICELESS], state[State.NAMELESS] = 0, 0
-        bad = self._fill(lease.array(np.uint8, ROWS * ROW), first)
+        bad = self._fill(lease.array(np.uint8, room * ROW), first)
         _, _, number, rows = state[State.ROOM : State.OTHERS].tolist()
         if not number:
             return None
@@ -119,7 +122,7 @@ class OrderReader(SourceReader):
             self._counts[:] = 0
         self._seq += number
         filled = _Filled(
-            lease, ROWS, rows, self._symbols, bool(state[State.PRICELESS]), bool(state[State.NAMELESS]), bad, dropped
+            lease, room, rows, self._symbols, bool(state[State.PRICELESS]), bool(state[State.NAMELESS]), bad, dropped
         )
         after = {"offset": self._offset, "seq": self._seq, "mapped": self._mapped_until}
         return Block(index, first, number, self._offset - begin, after, filled)
