@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(command=_explain)
 
     inspect = commands.add_parser("inspect", help="what a recording holds: format, messages, time range, schema")
-    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inspect.add_argument("files", nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="one JSON object a file")
     inspect.set_defaults(command=_inspect)
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from ...pipeline.errors import FormatError, MissingExtraError
+from ..storage._remote import ask, filesystem
 from ..storage.stored import PathLike, is_url, location, open_stored, within
 
 __all__ = ["Entry", "entries", "holds", "read_text"]
@@ -27,11 +28,12 @@ def entries(folder: PathLike) -> list[Entry]:
         with os.scandir(place) as found:
             return sorted((_local(item) for item in found), key=lambda entry: entry.name)
     try:
-        import fsspec
-    except ImportError:
+        system, inner = filesystem(place)
+    except ModuleNotFoundError as error:
+        if error.name != "fsspec":
+            raise
         raise MissingExtraError("reading folders behind a URL", "fsspec", None) from None
-    system, inner = fsspec.core.url_to_fs(place)
-    listed = system.ls(inner, detail=True)
+    listed = ask(place, lambda: system.ls(inner, detail=True))
     base = inner.strip("/")
     named = [
         Entry(str(item["name"]).rstrip("/").rsplit("/", 1)[-1], int(item.get("size") or 0), item["type"] == "directory")

@@ -6,16 +6,19 @@ import glob
 import re
 from pathlib import Path
 
+from ._remote import ask, filesystem
 from .stored import PathLike, is_url, location
 
 __all__ = ["expand", "is_pattern", "list_folder"]
 
 _WILD = re.compile(r"[*?\[]")
+_WEB, _WEB_WILD = ("http://", "https://"), re.compile(r"[*\[]")
 
 
 def is_pattern(path: PathLike) -> bool:
-    """Whether it has wildcards."""
-    return _WILD.search(location(path)) is not None
+    """Whether it has wildcards. In a web address ``?`` is none: a query begins with it."""
+    text = location(path)
+    return (_WEB_WILD if text.startswith(_WEB) else _WILD).search(text) is not None
 
 
 def expand(pattern: PathLike) -> list[str]:
@@ -41,12 +44,13 @@ def list_folder(folder: PathLike) -> list[str]:
 
 
 def _expand_url(url: str) -> list[str]:
-    import fsspec
-
-    system, inner = fsspec.core.url_to_fs(url)
-    if not _WILD.search(inner):
-        return [url] if not system.isdir(inner) else _expand_url(f"{url.rstrip('/')}/*")
-    found = [path for path, info in system.glob(inner, detail=True).items() if info["type"] == "file"]
+    system, inner = filesystem(url)
+    if not is_pattern(url):
+        # asking a web server whether a file is a folder means to fetch it
+        folder = url.endswith("/") if url.startswith(_WEB) else system.isdir(inner)
+        return _expand_url(f"{url.rstrip('/')}/*") if folder else [url]
+    listed = ask(url, lambda: system.glob(inner, detail=True))
+    found = [path for path, info in listed.items() if info["type"] == "file"]
     within, _, holder = url.partition("::")
     if holder and "://" in within:  # files inside another file, such as an archive
         return sorted((f"{within.partition('://')[0]}://{path}::{holder}" for path in found), key=_by_number)

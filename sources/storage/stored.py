@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...pipeline.errors import FormatError
+from ._remote import ask, info_of
 
 __all__ = [
     "PathLike",
@@ -69,8 +69,7 @@ def stamp_of(path: PathLike) -> tuple[Any, ...]:
     if not is_url(path):
         stat = Path(location(path)).stat()
         return stat.st_size, stat.st_mtime_ns, stat.st_ino
-    system, inner = _filesystem(location(path))
-    info = system.info(inner)
+    _, _, info = info_of(location(path))
     tags = [str(info.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "updated", "created")]
     return info.get("size"), *tags
 
@@ -133,8 +132,7 @@ class _Local(Stored):
 class _Remote(Stored):
     def __init__(self, url: str) -> None:
         self.path = url
-        self._system, self._inner = _filesystem(url)
-        info = self._system.info(self._inner)
+        self._system, self._inner, info = info_of(url)
         if info.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
         if info.get("size") is None:
@@ -145,7 +143,7 @@ class _Remote(Stored):
         length = max(0, min(len(view), self.size - offset))
         if not length:
             return 0
-        data = self._system.cat_file(self._inner, start=offset, end=offset + length)
+        data = ask(self.path, lambda: self._system.cat_file(self._inner, start=offset, end=offset + length))
         if len(data) != length:
             raise FormatError(
                 f"{self.path}: asked for bytes {offset} to {offset + length}, got {len(data)}; "
@@ -153,15 +151,3 @@ class _Remote(Stored):
             )
         view[:length] = data
         return length
-
-
-@lru_cache(maxsize=64)
-def _filesystem(url: str) -> tuple[Any, str]:
-    """The file system behind `url` and the path in it. Raises ImportError naming the package that a protocol needs."""
-    import fsspec
-
-    try:
-        system, inner = fsspec.core.url_to_fs(url)
-    except ValueError as error:
-        raise FormatError(f"{url}: {error}") from None
-    return system, inner
