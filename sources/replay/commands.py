@@ -35,14 +35,27 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="a recording, recognised by its content: a path, folder, URL or wildcards; several are one in time order",
     )
-    replay.add_argument("--to", required=True, metavar="URL", help="tcp|ws|udp://HOST:PORT or http://HOST:PORT/PATH")
+    replay.add_argument(
+        "--to",
+        required=True,
+        metavar="URL",
+        help="tcp|ws|udp://HOST:PORT or http://HOST:PORT/PATH; udp://GROUP:PORT?ttl=1&interface=eth0 says how far and from "
+        "which interface multicast goes (default: this machine alone)",
+    )
     replay.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="times the recorded pace; 0: no pacing (%(default)s)"
     )
     replay.add_argument("--start", metavar="TIME", help="skip so much of the recording, such as 10s or 2m")
     replay.add_argument("--end", metavar="TIME", help="stop so far behind its beginning")
     replay.add_argument(
-        "--loop", type=int, nargs="?", const=0, default=1, metavar="N", help="send it N times; without N until stopped"
+        "--loop",
+        type=int,
+        nargs="?",
+        const=0,
+        default=1,
+        metavar="N",
+        help="send it N times; without N until stopped. "
+        "Recorded times repeat with each round: to a live window the second round is late",
     )
     replay.add_argument("--max-gap", metavar="TIME", help="cut longer gaps to this")
     replay.add_argument("--receivers", type=int, default=1, metavar="N", help="wait for so many (%(default)s)")
@@ -75,7 +88,14 @@ def add_commands(commands: Any) -> None:
         description="Write everything that arrives on a feed to an MCAP file, to be read with sources.Recording or served "
         "again with penstock replay. Several URLs are the lines of one feed (the A and B side).",
     )
-    record.add_argument("urls", nargs="+", metavar="URL", help="udp|tcp|ws|wss://HOST:PORT... or http://HOST:PORT/PATH")
+    record.add_argument(
+        "urls",
+        nargs="+",
+        metavar="URL",
+        help="udp|tcp|ws|wss://HOST:PORT... or http://HOST:PORT/PATH. tcp://HOST:PORT?framing=lines|u16|u32|bytes: how "
+        "messages are told apart where the sender is no replay (default: u32, a big-endian length in front of each). "
+        "udp://GROUP:PORT?interface=eth0: where a multicast group is joined (a name, number or address)",
+    )
     record.add_argument("--out", required=True, metavar="FILE.mcap")
     record.add_argument("--for", dest="duration", metavar="TIME", help="stop after this, such as 10m (default: Ctrl-C)")
     record.add_argument("--most", type=int, metavar="N", help="or after so many messages")

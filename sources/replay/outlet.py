@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from ...pipeline.clock import Clock
@@ -21,6 +21,8 @@ class Outlet(ABC):
     address = ""
     #: Whether several messages are best given at once.
     together = False
+    #: Hears what somebody who watches should know, such as that nobody is there any more.
+    told: Callable[[str], None] | None = None
 
     def __init__(self, clock: Clock, stop: threading.Event, *, stamped: bool) -> None:
         self._clock, self._stop, self._stamped = clock, stop, stamped

@@ -28,10 +28,12 @@ class _Served(Outlet):
         super().__init__(clock, stop, stamped=stamped)
         self._receivers: list[Any] = []
         self._changed = threading.Condition()
+        self._sent, self._met = 0, False
 
     def _joined(self, receiver: Any) -> None:
         with self._changed:
             self._receivers.append(receiver)
+            self._met = True
             self._changed.notify_all()
 
     def _gone(self, receiver: Any) -> None:
@@ -46,10 +48,10 @@ class _Served(Outlet):
                 self._changed.wait(_PATIENCE_S)
             return not self._stop.is_set()
 
-    def _to_all(self, data: Any, send: Any) -> None:
-        """Give `data` to whoever is there; if nobody is, wait."""
+    def _to_all(self, data: Any, send: Any, count: int) -> None:
+        """Give `data`, which is so many messages, to whoever is there; if nobody is, say so and wait."""
         sent = False
-        while not sent and self.ready(1):
+        while not sent and self._anybody():
             for receiver in list(self._receivers):
                 try:
                     send(receiver, data)
@@ -58,6 +60,13 @@ class _Served(Outlet):
                     if not _is_gone(error):
                         raise
                     self._gone(receiver)
+        self._sent += count
+
+    def _anybody(self) -> bool:
+        """Wait until a receiver is there; False if the replay is being stopped."""
+        if self._met and not self._receivers and self.told is not None and not self._stop.is_set():
+            self.told(f"the receiver left after {self._sent:,} messages; waiting for another")
+        return self.ready(1)
 
 
 def _is_gone(error: Exception) -> bool:
@@ -102,10 +111,10 @@ class TcpOutlet(_Served):
             self._joined(receiver)
 
     def send(self, message: Message) -> None:
-        self._to_all(self._framed(message), socket.socket.sendall)
+        self._to_all(self._framed(message), socket.socket.sendall, 1)
 
     def send_all(self, messages: Sequence[Message]) -> None:
-        self._to_all(b"".join([self._framed(message) for message in messages]), socket.socket.sendall)
+        self._to_all(b"".join([self._framed(message) for message in messages]), socket.socket.sendall, len(messages))
 
     def _framed(self, message: Message) -> bytes:
         if self._text:
@@ -161,7 +170,8 @@ class WebSocketOutlet(_Served):
 
     def send_all(self, messages: Sequence[Message]) -> None:
         bodies = [self._framed(message) for message in messages]
-        self._to_all((self._text, bodies, b"".join([_frame(body, self._text) for body in bodies])), _send)
+        frames = b"".join([_frame(body, self._text) for body in bodies])
+        self._to_all((self._text, bodies, frames), _send, len(messages))
 
     def _framed(self, message: Message) -> bytes:
         if self._text:

@@ -81,13 +81,16 @@ def replay(
 
     ``tcp://`` and ``ws://`` are served: the replay begins when `receivers` have connected and waits while there are none.
     ``udp://`` and ``http://`` are sent to. `start` and `end` cut the recording, counted from its first message; `loop` is
-    how often it is sent (0: until stopped); gaps longer than `max_gap` are cut to it. With `stamped` each message tells when
-    it was recorded (see `live.stamp`). `opened` hears the address, `told` what is sent where that is not plain, `progress`
-    messages and recorded ns so far; `options` go to the format (such as `time=` for JSON lines, `topic=` for recordings of
-    topics, `format=` where the content does not tell it). Raises FormatError for a file that cannot be replayed, OSError.
+    how often it is sent (0: until stopped), each time with its recorded times; gaps longer than `max_gap` are cut to it.
+    With `stamped` each message tells when it was recorded (see `live.stamp`). `opened` hears the address, `told` what is
+    sent where that is not plain and when the last receiver has left, `progress` messages and recorded ns so far; `options`
+    go to the format (such as `time=` for JSON lines, `topic=` for recordings of topics, `format=` where the content does not
+    tell it). Raises ValueError for a wrong number, FormatError for a file that cannot be replayed, OSError.
     """
     from .formats import playable_of
 
+    if loop < 0 or receivers < 0:
+        raise ValueError(f"{loop=} and {receivers=} must be 0 or above (loop 0: until stopped)")
     recording = playable_of(path, **options)
     clock = clock if clock is not None else RealClock()
     stop = stop if stop is not None else threading.Event()
@@ -99,6 +102,7 @@ def replay(
     span = (None if start is None else nanoseconds(start), None if end is None else nanoseconds(end))
     schedule = Schedule(clock, stop, speed=speed, max_gap_ns=None if max_gap is None else nanoseconds(max_gap))
     outlet = outlet_to(to, recording, clock, stop, stamped=stamped)
+    outlet.told = told
     try:
         if opened is not None:
             opened(outlet.address)

@@ -237,6 +237,7 @@ def test_the_command_says_what_it_sends_and_where(tmp_path: Path, capsys: Any) -
     ("options", "told"),
     [
         (["--speed", "-1"], "speed must be 0"),
+        (["--loop", "-1"], "loop=-1"),
         (["--start", "soon"], "'soon' is not a duration"),
         (["--option", "chirps"], "--option KEY=VALUE"),
         (["--topic", "/imu"], "'topic'"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from live_feeds import beside, follow, lines_of, write_lines
 from penstock import sources
+from penstock.pipeline.clock import RealClock
 from penstock.pipeline.source import SourceSpec
 from penstock.sources.live.feed import Live
 from penstock.sources.live.raw_messages import RawMessages
-from penstock.sources.replay.serving import replay
+from penstock.sources.replay.message import Message, Playable
+from penstock.sources.replay.outlet import outlet_to
+from penstock.sources.replay.schedule import Schedule
+from penstock.sources.replay.serving import replay, serve
 
 
 def served(path: Path, to: str, spec_of: Callable[[str], SourceSpec], **options: Any) -> tuple[Any, Any]:
@@ -59,3 +64,35 @@ def test_an_itch_file_served_comes_back_with_its_rows_and_its_date(
         expected = want[column].combine_chunks()
         assert got[column].combine_chunks().equals(expected), column
         assert again[column].combine_chunks().equals(expected), column
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ws"])
+def test_a_replay_says_that_its_receiver_has_left_and_goes_on_with_the_next(kind: str) -> None:
+    left, told, stop = threading.Event(), list[str](), threading.Event()
+
+    def messages() -> Iterator[Message]:
+        for n in range(64):
+            yield Message(n, b"x" * 100)
+        assert left.wait(10)
+        for n in range(640):
+            yield Message(64 + n, b"y" * 4096)
+
+    playable = Playable(messages)
+    outlet = outlet_to(f"{kind}://127.0.0.1:0", playable, RealClock(), stop, stamped=True)
+    outlet.told = told.append
+
+    def send() -> Any:
+        outlet.ready(1)
+        try:
+            return serve(playable, outlet, Schedule(RealClock(), stop, speed=0), RealClock(), stop, speed=0)
+        finally:
+            outlet.close()
+
+    with beside(send) as sent:
+        assert follow(Live(outlet.address, RawMessages(), most=64))[0].num_rows == 64
+        left.set()
+        table = follow(Live(outlet.address, RawMessages(), reconnect="0s"))[0]
+    assert sent[0].messages == 704 and not sent[0].stopped
+    assert set(table["data"].to_pylist()) == {b"y" * 4096}
+    (line,) = told
+    assert re.fullmatch(r"the receiver left after \d+ messages; waiting for another", line)
