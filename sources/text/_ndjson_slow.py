@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -130,8 +130,12 @@ def _to_ns(value: Any, column: Column) -> int | None:
         return _iso_ns(value) if isinstance(value, str) and not isinstance(value, _Real) else None
     if isinstance(value, bool) or not isinstance(value, int | _Real):
         return None
-    number = Decimal(value)
-    if abs(number.adjusted()) > 400:  # only a small one: the large are out of range
+    try:
+        number = Decimal(value)
+        small = abs(number.adjusted()) > 400  # only a small one: the large are out of range
+    except InvalidOperation:  # its exponent has more digits than Decimal knows
+        small = True
+    if small:
         number = Decimal(0)
     ns = int(number.scaleb(TIME_UNITS[unit], _EXACT).to_integral_value(ROUND_HALF_EVEN, _EXACT))
     return ns + column.epoch_ns if abs(ns) <= 1 << 62 else None

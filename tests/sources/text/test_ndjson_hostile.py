@@ -95,7 +95,16 @@ PIECES = [
         b"\r",
     ),
     *(b"\n", b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\\u12", b"\\ud800", b"\\/", b"NaN", b"{}"),
-    *(b'"pid":70000', b'"pid":1.0', b'"v":1e999', b'"event":5', b'"x":1', b'"pos":[1]', b'"a":{"b":1}'),
+    *(
+        b"e-" + b"7" * 21,
+        b'"pid":70000',
+        b'"pid":1.0',
+        b'"v":1e999',
+        b'"event":5',
+        b'"x":1',
+        b'"pos":[1]',
+        b'"a":{"b":1}',
+    ),
 ]
 
 
@@ -146,6 +155,14 @@ def test_mutated_lines_decode_as_line_by_line_for_long(tmp_path: Path, chance: r
     want, lost = line_by_line(spec_of(path), text)
     assert [repr(row) for row in rows] == [repr(row) for row in want]
     assert [(record.seq, record.data) for record in bad] == lost
+
+
+@pytest.mark.parametrize("number", ["1e-7" + "1" * 21, "0e7" + "1" * 21, "-0.0e-" + "9" * 40, "3e-999"])
+def test_a_time_with_an_exponent_beyond_all_numbers_is_zero(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "tiny.ndjson"
+    path.write_text(f'{{"ts_ns":{number}}}\n')
+    rows, bad = read(spec_of(path))
+    assert ([row["ts_event"] for row in rows], bad) == ([0], [])
 
 
 @QUICK
