@@ -1,9 +1,8 @@
-"""The command line: ``penstock run|explain|inspect|doctor|demo|quarantine``."""
+"""The command line: ``penstock run|explain|inspect|head|doctor|demo|quarantine``."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from .pipeline.cluster.commands import add_commands
 from .pipeline.errors import PenstockError
 from .pipeline.progress import ProgressLine
+from .sources.commands import add_commands as add_source_commands
 from .sources.replay.commands import add_commands as add_replay_commands
 from .version import __version__
 
@@ -71,11 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--parallelism", type=int)
     explain.set_defaults(command=_explain)
 
-    inspect = commands.add_parser("inspect", help="what a recording holds: format, messages, time range, schema")
-    inspect.add_argument("files", nargs="+", metavar="FILE")
-    inspect.add_argument("--json", action="store_true", help="one JSON object a file")
-    inspect.set_defaults(command=_inspect)
-
+    add_source_commands(commands)
     doctor = commands.add_parser(
         "doctor", help="explain a run report, or run a flow and say what the accelerator waits for"
     )
@@ -207,21 +203,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
             raise PenstockError(str(error)) from error
     print(diagnosis(report))
     return 0
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
-    from .sources.inspection import inspect, summary
-
-    status = 0
-    for path in arguments.files:
-        try:
-            found = inspect(path)
-        except (PenstockError, OSError) as error:
-            print(f"penstock: {error}", file=sys.stderr)
-            status = 1
-            continue
-        print(json.dumps(found, default=str) if arguments.json else summary(found))
-    return status
 
 
 def _demo(arguments: argparse.Namespace) -> int:

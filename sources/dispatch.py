@@ -43,9 +43,16 @@ def open_source(path: PathLike | Sequence[PathLike], **options: Any) -> Any:
 
 
 def one_source(path: PathLike, **options: Any) -> SourceSpec:
-    """`open_source`, for places that need a source. Raises GraphError, saying what to name, for a recording of several."""
+    """`open_source`, for places that need a source: a recording of one topic is that topic.
+
+    Raises GraphError, saying what to name, for a recording of several.
+    """
     found = open_source(path, **options)
-    if not isinstance(found, SourceSpec):
-        names = ", ".join(getattr(found, "topics", dict)()) or "its parts"
-        raise GraphError(f"{location(path)} holds several topics: say which with topic=", expected=names)
-    return found
+    if isinstance(found, SourceSpec):
+        return found
+    names = list(found.topics())
+    if len(names) != 1:
+        what = "several topics: say which with topic=" if names else "no topics, and so nothing to read"
+        raise GraphError(f"{location(path)} holds {what}", expected=", ".join(names) or None)
+    only: SourceSpec = found.topic(names[0])
+    return only

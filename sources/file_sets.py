@@ -8,7 +8,7 @@ Files follow one another by the time of their first row. Where they overlap, bec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from ..pipeline.columns import event_ns
 from ..pipeline.context import BadRecord, Context
 from ..pipeline.errors import FormatError, GraphError
 from ..pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
-from .storage.listing import expand
+from .storage.listing import expand, nothing_at, without
 from .storage.stored import PathLike, location
 
 __all__ = ["Files", "files"]
@@ -135,17 +135,35 @@ def files(
     """All files that `pattern` names as one source: a path or URL with ``*``, ``?``, ``[..]`` or ``**``, a folder, several.
 
     `source` makes the source of each (``sources.Itch``, or ``lambda path: sources.Mcap(path).topic("/imu")``), with
-    `options`; None recognises each by its content as `sources.open` does. Raises FormatError if no file is named.
+    `options`; None recognises each by its content as `sources.open` does, a recording of one topic as that topic. Raises
+    FormatError if no file is named, or one is no recording: nothing is left out without being asked.
     """
     patterns = [pattern] if isinstance(pattern, str) or not isinstance(pattern, Sequence) else list(pattern)
     paths = [path for each in patterns for path in expand(each)]
     if not paths:
-        raise FormatError(f"no file is called {', '.join(location(each) for each in patterns)}")
-    make = source
-    if make is None:
-        from .dispatch import one_source
-
-        make = one_source
+        raise FormatError("; ".join(map(nothing_at, patterns)))
     title = location(patterns[0]) if len(patterns) == 1 else f"{len(paths)} files"
-    parts = [make(path, **options) for path in paths]
+    if source is not None:
+        return Files(tuple(source(path, **options) for path in paths), title, overlapping)
+    parts = _recognised(paths, options, one_folder=len(patterns) == 1)
     return Files(tuple(parts), title, overlapping)
+
+
+def _recognised(paths: Sequence[str], options: Mapping[str, Any], *, one_folder: bool) -> list[SourceSpec]:
+    """The source of each file, by its content."""
+    from .dispatch import one_source
+
+    parts: list[SourceSpec] = []
+    for path in paths:
+        try:
+            parts.append(one_source(path, **options))
+        except FormatError as error:
+            others = without(path, paths) if one_folder else None
+            if others is None:
+                raise
+            raise FormatError(f"{error}; leave it out with a wildcard, such as {others!r}") from None
+    topics = {getattr(part, "topic", None): path for path, part in zip(paths, parts, strict=True)}
+    if len(topics) > 1 and "topic" not in options:
+        told = ", ".join(f"{topic!r} ({path})" for topic, path in list(topics.items())[:4])
+        raise GraphError("the files are of different topics: say which with topic=, or name the files of one", got=told)
+    return parts

@@ -13,10 +13,11 @@ from typing import Any
 
 from ..pipeline.errors import FormatError
 from ._unread import archive_in, what_it_is
+from .storage.listing import expand, is_pattern, list_folder, nothing_at
 from .storage.stored import PathLike, is_url, location
 from .storage.unpack import head_of
 
-__all__ = ["FOLDERS", "FORMATS", "Format", "format_of"]
+__all__ = ["FOLDERS", "FORMATS", "Format", "format_of", "recordings_at"]
 
 _HEAD = 1 << 16
 
@@ -111,14 +112,36 @@ def format_of(path: PathLike) -> Format:
     raise FormatError(f"{place} begins{inside} with {head[:16].hex(' ')}, which is none of {names}")
 
 
-def _of_folder(place: str) -> Format:
-    bag = next(known for known in FORMATS if known.key == "rosbag2")
+def recordings_at(path: PathLike) -> tuple[list[str], bool]:
+    """The recordings that `path` names, and whether it may name several: by wildcards, or as a folder that is none itself.
+
+    Raises FormatError if there are none.
+    """
+    place = location(path)
+    if not is_url(place) and Path(place).is_dir():
+        if _folder_format(place) is not None:
+            return [place], False
+        found = list_folder(place)
+    else:
+        found = expand(place) if is_url(place) or is_pattern(place) else [place]
+    if not found:
+        raise FormatError(nothing_at(place))
+    return found, found != [place]
+
+
+def _folder_format(place: str) -> Format | None:
+    """The format of a folder that is one recording."""
     if (Path(place) / "metadata.yaml").is_file():
-        return bag
-    found = next((known for known in FOLDERS if known.recognises_folder(place)), None)
+        return next(known for known in FORMATS if known.key == "rosbag2")
+    return next((known for known in FOLDERS if known.recognises_folder(place)), None)
+
+
+def _of_folder(place: str) -> Format:
+    found = _folder_format(place)
     if found is None:
-        names = ", ".join(known.name for known in (bag, *FOLDERS))
-        raise FormatError(
-            f"{place} is a folder, and none of {names}; name a file in it, or read its files as one with sources.files"
-        )
+        names = ", ".join(("rosbag2", *(known.name for known in FOLDERS)))
+        what = f"{place} is a folder, and none of {names}"
+        if not list_folder(place):
+            raise FormatError(f"{what}; {nothing_at(place)}")
+        raise FormatError(f"{what}; sources.files({place!r}) reads its files as one, or name one of them")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from .formats import FOLDERS, FORMATS, Format, format_of
 from .storage.stored import PathLike, is_url, location, stored_size
 
-__all__ = ["inspect", "summary"]
+__all__ = ["inspect", "reading_call", "summary"]
 
 
 def inspect(path: PathLike) -> dict[str, Any]:
@@ -88,6 +88,15 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 def _how_to_read(found: Mapping[str, Any]) -> str:
+    call = reading_call(found)
+    if call is None:
+        return "  it has no topics, and so nothing to read"
+    hint = found["details"].get("hint")
+    return f"  read it: {call}" + (f"; {hint}" if hint else "")
+
+
+def reading_call(found: Mapping[str, Any], files: str | None = None) -> str | None:
+    """The Python that reads it, or the `files` that it is the first of; None if it has no topics."""
     details = found["details"]
     options = f", {details['options']}" if details.get("options") else ""
     behind = ""
@@ -95,11 +104,11 @@ def _how_to_read(found: Mapping[str, Any]) -> str:
         counts = found["counts"]
         topic = next((name for name, count in counts.items() if count), next(iter(counts), None))
         if topic is None:
-            return "  it has no topics, and so nothing to read"
+            return None
         choice = next(known.choice for known in (*FORMATS, *FOLDERS) if known.name == found["format"])
-        if choice:
-            options += f", {choice}={topic!r}"
+        if choice or files is not None:
+            options += f", {choice or 'topic'}={topic!r}"
         else:
             behind = f".topic({topic!r})"
-    call = f"sources.open({found['file']!r}{options}){behind}"
-    return f"  read it: {call}" + (f"; {details['hint']}" if details.get("hint") else "")
+    opener = f"sources.open({found['file']!r}" if files is None else f"sources.files({files!r}"
+    return f"{opener}{options}){behind}"

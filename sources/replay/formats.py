@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ...pipeline.columns import as_numpy
 from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.source import SourceSpec
-from ..formats import FOLDERS, FORMATS, format_of
-from ..storage.listing import expand, is_pattern
-from ..storage.stored import PathLike, is_url, location
+from ..formats import FOLDERS, FORMATS, format_of, recordings_at
+from ..storage.listing import without
+from ..storage.stored import PathLike
 from ._decoded import UNREAD, count, decoded_blocks
 from .message import Message, Playable
 
@@ -31,31 +30,22 @@ def playable_of(
         from .rows import spec_playable
 
         return spec_playable(path)
-    places = _places(path)
-    parts = [_one(place, format, dict(options)) for place in places]
+    given = [path] if isinstance(path, str) or not isinstance(path, Sequence) else list(path)
+    places = [place for each in given for place in recordings_at(each)[0]]
+    parts = []
+    for place in places:
+        try:
+            parts.append(_one(place, format, dict(options)))
+        except FormatError as error:
+            others = without(place, places)
+            if others is None or len(given) > 1:
+                raise
+            raise FormatError(f"{error}; leave it out with a wildcard, such as {others!r}") from None
     if len(parts) == 1:
         return parts[0]
     from .sets import together
 
     return together(parts, places)
-
-
-def _places(path: PathLike | Sequence[PathLike]) -> list[str]:
-    """The recordings that `path` names: a folder is one if it is a known one, else its files are."""
-    given = [path] if isinstance(path, str) or not isinstance(path, Sequence) else list(path)
-    found: list[str] = []
-    for each in given:
-        place = location(each)
-        folder = not is_url(place) and Path(place).is_dir()
-        several = not _is_recording(place) if folder else is_pattern(place)
-        found += expand(place) if several else [place]
-    if not found:
-        raise FormatError(f"no file is called {', '.join(location(each) for each in given)}")
-    return found
-
-
-def _is_recording(folder: str) -> bool:
-    return (Path(folder) / "metadata.yaml").is_file() or any(known.recognises_folder(folder) for known in FOLDERS)
 
 
 def _one(place: str, format: str | None, options: dict[str, Any]) -> Playable:

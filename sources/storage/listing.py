@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import re
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from ._remote import ask, filesystem
-from .stored import PathLike, is_url, location
+from .stored import PathLike, base_name, is_url, location
 
-__all__ = ["expand", "is_pattern", "list_folder"]
+__all__ = ["expand", "is_pattern", "list_folder", "nothing_at", "without"]
 
 _WILD = re.compile(r"[*?\[]")
 _WEB, _WEB_WILD = ("http://", "https://"), re.compile(r"[*\[]")
@@ -41,6 +43,27 @@ def list_folder(folder: PathLike) -> list[str]:
         return _expand_url(f"{text.rstrip('/')}/*")
     here = [path for path in Path(text).iterdir() if path.is_file() and not path.name.startswith(".")]
     return sorted(map(str, here), key=_by_number)
+
+
+def nothing_at(pattern: PathLike) -> str:
+    """Why `pattern` names no files, and what to do."""
+    text = location(pattern)
+    if is_url(text) or not Path(text).is_dir():
+        return f"no file is called {text}"
+    inner = sorted(path.name for path in Path(text).iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not inner:
+        return f"{text} is an empty folder"
+    shown = ", ".join(inner[:4]) + (f" and {len(inner) - 4} more" if len(inner) > 4 else "")
+    below = str(Path(text) / "**" / "*")
+    return f"{text} holds no files, but folders ({shown}): name one of them, or all files below with {below!r}"
+
+
+def without(wrong: str, places: Sequence[str]) -> str | None:
+    """Wildcards that name the most of `places`, which are in one folder, but not `wrong`; None if no ending tells them."""
+    own = PurePosixPath(base_name(wrong)).suffix
+    endings = Counter(PurePosixPath(base_name(place)).suffix for place in places)
+    ending = next((each for each, _ in endings.most_common() if each not in (own, "")), None)
+    return None if ending is None else f"{wrong[: -len(base_name(wrong))]}*{ending}"
 
 
 def _expand_url(url: str) -> list[str]:
