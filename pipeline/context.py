@@ -14,7 +14,7 @@ import pyarrow as pa
 from .clock import Clock, RealClock
 from .memory import BufferPool
 
-__all__ = ["BadRecord", "Context", "StageMetrics"]
+__all__ = ["BadRecord", "Context", "StageMetrics", "Tally"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,19 @@ class StageMetrics:
                 setattr(self, name, _copy(saved[name]))
 
 
+@dataclass(slots=True)
+class Tally:
+    """What a step counted and put aside while it worked on one batch, for whoever keeps the order to count."""
+
+    bad: list[BadRecord] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
+    copied: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.bad or self.dropped or self.noted or self.copied)
+
+
 def _copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -101,6 +114,7 @@ class Context:
         self._side = side
         self.stop = stop if stop is not None else threading.Event()
         self._lock = threading.Lock()
+        self._here = threading.local()
         self.bad_records: list[BadRecord] = []
         #: Set by the runner where a column may be written straight into the last hop's memory:
         #: ``allocate(column, type, rows)`` gives something like a `Lease`, or None if it does not fit.
@@ -113,8 +127,25 @@ class Context:
             self._workers = ThreadPoolExecutor(max(1, self.parallelism), thread_name_prefix=f"penstock-{self.step}")
         return self._workers
 
+    def gather(self) -> None:
+        """Keep what this thread counts from now on apart, until `gathered`: it works ahead of the order."""
+        self._here.tally = Tally()
+
+    def gathered(self) -> Tally:
+        """What was kept apart."""
+        tally: Tally = self._here.tally
+        self._here.tally = None
+        return tally
+
+    @property
+    def _apart(self) -> Tally | None:
+        return getattr(self._here, "tally", None)
+
     def quarantine(self, record: BadRecord) -> None:
         """Put a bad record aside and count it. Raises DecodeError under ``on_error="raise"``. Thread-safe."""
+        if (apart := self._apart) is not None:
+            apart.bad.append(record)
+            return
         with self._lock:
             self.metrics.quarantined += 1
         if self._quarantine is not None:
@@ -125,17 +156,26 @@ class Context:
     def drop(self, reason: str, rows: int = 1) -> None:
         """Count rows that leave the stream for a stated reason. Thread-safe."""
         if rows:
+            if (apart := self._apart) is not None:
+                apart.dropped[reason] = apart.dropped.get(reason, 0) + rows
+                return
             with self._lock:
                 self.metrics.dropped[reason] = self.metrics.dropped.get(reason, 0) + rows
 
     def note(self, what: str, count: int = 1) -> None:
         """Count something about rows that stay, such as points left out of a scan. Thread-safe."""
         if count:
+            if (apart := self._apart) is not None:
+                apart.noted[what] = apart.noted.get(what, 0) + count
+                return
             with self._lock:
                 self.metrics.noted[what] = self.metrics.noted.get(what, 0) + count
 
     def copied(self, nbytes: int) -> None:
         """Count bytes of payload that were copied from one memory to another (not decoded, not referenced)."""
+        if (apart := self._apart) is not None:
+            apart.copied += nbytes
+            return
         with self._lock:
             self.metrics.bytes_copied += nbytes
 

@@ -2,7 +2,8 @@
 
 `frame` is called by one thread at a time, `decode` by any number at once, `deliver` in the order of framing. A checkpoint
 cuts the stream in `deliver`, between two batches: the position is that behind the last block that was delivered whole,
-and how many rows of the next one have gone out already.
+and how many of the rows behind it have gone out already. What was counted is as of that position too: a run that goes on
+counts what lies behind it anew, however the source cuts it into blocks then.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What a step set aside or counted while it worked on one batch in another process."""
+    """What a step set aside or counted while it worked on one batch ahead of the order, or in another process."""
 
     bad: Sequence[BadRecord] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -63,11 +64,12 @@ class Work:
 class Head:
     """A chain of stateless cells that may work on several batches at once.
 
-    Counters are kept in the `Work` and added up by `settle`, which runs in order in one thread at a time.
+    Counters are kept in the `Work` and added up by `settle`, which runs in order in one thread at a time. With `gathers`
+    so is what the steps themselves count and put aside; without, somebody else sees to that.
     """
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self.cells = list(cells)
+    def __init__(self, cells: Sequence[Cell], *, gathers: bool = False) -> None:
+        self.cells, self._gathers = list(cells), gathers
         for cell in self.cells:
             cell.judges = False
 
@@ -79,7 +81,10 @@ class Head:
             for batch, earlier in current:
                 started = clock()
                 failed: list[BadRecord] = []
-                outputs = cell.work(batch, 0, failed)
+                if self._gathers:
+                    outputs = self._apart(cell, batch, failed, work)
+                else:
+                    outputs = cell.work(batch, 0, failed)
                 if failed:
                     work.failed.append((cell, failed))
                 ended = clock()
@@ -89,6 +94,14 @@ class Head:
                         following.append((cell.project(out), (earlier, cell.index, started, ended, 0, "")))
             current = following
         work.batches.extend(current)
+
+    def _apart(self, cell: Cell, batch: Any, failed: list[BadRecord], work: Work) -> Sequence[Any]:
+        cell.context.gather()
+        try:
+            return cell.work(batch, 0, failed)
+        finally:
+            if tally := cell.context.gathered():
+                work.asides.append((cell, Aside(tally.bad, tally.dropped, tally.noted, tally.copied)))
 
     def settle(self, work: Work) -> None:
         """Add the work's costs to the cells' counters. Raises RunError if a step fails on every row."""
@@ -133,9 +146,10 @@ class Reading:
         #: Set from another thread: cut checkpoint `number` as soon as rows up to the event time `at` have gone out.
         self.asked: tuple[int, int] | None = None
         self.position: Position | None = None
-        #: Whether a block was begun (and counted) that is not out yet, and how many of its rows are.
-        self._inside = False
+        #: Counters as they were before the block that is on its way out, and how many rows behind the position are out.
+        self._before: list[dict[str, Any]] | None = None
         self._given = 0
+        #: Rows behind the position that were out before the run went on.
         self._skip = 0
         self._cut = 0
         self._pacer = pacer
@@ -171,6 +185,7 @@ class Reading:
             ended = self._now()
             work.trace = (work.trace, self.index, started, ended, 0, "decode")
             work.costs.clear()
+            work.asides.clear()
             batches = [batch for batch in work.decoded.batches if batch.num_rows]
             work.given = self._measure(batches)
             self.head.run(work, batches, work.trace, self._now)
@@ -184,14 +199,14 @@ class Reading:
             raise work.error
         if work.decoded is None or work.block is None or work.trace is None or work.given is None:
             return
-        if not self._inside:
-            self._count(work, work.block, work.decoded, work.given, work.trace)
-            self._inside = True
+        if self.saver is not None:
+            self._before = [self.metrics.save(), *(cell.metrics.save() for cell in self.head.cells)]
+        self._count(work, work.block, work.decoded, work.given, work.trace)
         for batch, trace in work.batches:
             self._emit(batch, trace)
         if self.context.stop.is_set():
             return
-        self.position, self._given, self._inside = work.block.after, 0, False
+        self.position, self._given, self._before = work.block.after, 0, None
         if self.asked is not None:
             self._cut_if_due()
 
@@ -260,20 +275,29 @@ class Reading:
         """Cut the stream here for checkpoint `number`. In the thread that delivers."""
         self._cut, self.asked = number, None
         if self.saver is not None:
-            for cell in self.head.cells:
-                self.saver.saved(number, cell.node.id, cell.save())
+            for place, cell in enumerate(self.head.cells, 1):
+                self.saver.saved(number, cell.node.id, {**cell.save(), "metrics": self._counted(place, cell.metrics)})
             self.saver.saved(number, self.node.id, self.save())
         for target in self.down:
             target.receiver.barrier(number, target.port)
 
     def save(self) -> State:
-        """Where to go on, and what was counted."""
-        where = {"position": self.position, "inside": self._inside, "given": self._given}
-        return {**where, "latest": self.latest, "ended": self.ended, "metrics": self.metrics.save()}
+        """Where to go on, and what was counted up to there."""
+        where = {"position": self.position, "given": self._given + self._skip}
+        return {**where, "latest": self.latest, "ended": self.ended, "metrics": self._counted(0, self.metrics)}
+
+    def _counted(self, place: int, metrics: StageMetrics) -> dict[str, Any]:
+        """The counters of this step (0) or one of the head's up to the position; of what went out, up to now."""
+        if self._before is None:
+            return metrics.save()
+        saved = self._before[place]
+        if place and place == len(self.head.cells):
+            saved = {**saved, **{name: getattr(metrics, name) for name in ("batches_out", "rows_out", "bytes_out")}}
+        return saved
 
     def load(self, state: State) -> None:
         """Go on behind a `save`; the reader was opened at its position."""
-        self.position, self._inside, self._skip = state["position"], state["inside"], state["given"]
+        self.position, self._skip = state["position"], state["given"]
         self.latest, self.ended = state["latest"], state["ended"]
         self.metrics.load(state["metrics"])
 

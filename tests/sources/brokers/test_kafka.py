@@ -33,6 +33,17 @@ JSON = JsonMessages(sources.Ndjson("feed", columns=COLUMNS))
 BASE_MS = 10**12
 
 
+#: The number at which a run fails, None for not at all.
+TRAP: dict[str, int | None] = {"at": None}
+
+
+def trapped(batch: pa.RecordBatch) -> pa.RecordBatch:
+    at = TRAP["at"]
+    if at is not None and pc.any(pc.greater_equal(batch["n"], at)).as_py():
+        raise RunError("trapped")
+    return batch
+
+
 class Cluster:
     """Brokers inside this process, with a topic of four partitions as soon as it is named."""
 
@@ -290,24 +301,23 @@ def test_a_run_that_fails_goes_on_from_its_checkpoint_to_the_same_rows(
     monkeypatch.setattr("penstock.sources.live.message_reader._MESSAGES", 20)
     cluster.send(topic, spread(300, 4 if end else 1))
     spec = Kafka(cluster.servers, topic, JSON, end=end, most=300)
-    failing = [True]
-
-    def trap(batch: pa.RecordBatch) -> pa.RecordBatch:
-        if failing[0] and pc.any(pc.greater_equal(batch["n"], 180)).as_py():
-            raise RunError("trapped")
-        return batch
 
     def flow() -> Any:
-        return read(spec).map(trap).write(sinks.Parquet(tmp_path / "out"))
+        return read(spec).map(trapped).write(sinks.Parquet(tmp_path / "out"))
 
     options = {"checkpoint": tmp_path / "checkpoints", "checkpoint_rows": 50}
+    monkeypatch.setitem(TRAP, "at", 180)
     with pytest.raises(RunError, match="trapped"):
-        flow().run(runner="local", **options)
-    failing[0] = False
+        flow().run(runner="inline", **options)
+    monkeypatch.setitem(TRAP, "at", None)
+    monkeypatch.setattr("penstock.sources.live.message_reader._MESSAGES", 33)  # in other blocks than before
     report = flow().run(runner="local", resume=True, **options)
+    assert report["checkpoints"]["resumed_from"]
     assert pq.read_table(tmp_path / "out")["n"].to_pylist() == list(range(300))
     assert pq.read_table(tmp_path / "out")["seq"].to_pylist() == list(range(300))
     assert report.rows == 300
+    stage = report["stages"]["read"]
+    assert (stage["rows_in"], stage["rows_out"]) == (300, 300)
 
 
 def test_brokers_that_are_not_there_are_one_clear_error() -> None:
