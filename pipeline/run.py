@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from .clock import RealClock
 from .errors import GraphError, PlanError
 from .graph import Graph
 from .inline import step_inline
+from .interrupts import first_interrupt
 from .local import LocalRun
 from .options import RunOptions
 from .plan import Plan
@@ -30,6 +32,8 @@ if TYPE_CHECKING:  # runs without checkpoints do not load them
     from .resume import Resumption
 
 __all__ = ["Session", "check_targets", "run", "session"]
+
+log = logging.getLogger("penstock")
 
 #: How long the threads of a run get to notice that it was abandoned.
 STOP_SECONDS = 1.5
@@ -58,7 +62,7 @@ class Session:
             raise
         self.outcome = "failed"
         self.error: str | None = None
-        self._closed = False
+        self._closed = self._ending = False
 
     def _open(self) -> None:
         options, before = self.options, self.resumption
@@ -76,9 +80,28 @@ class Session:
         self.watch = Watch(self.runtime, self.local.describe_stall if self.local else lambda: "the step on the stack")
 
     def drive(self, progress: Callable[[Progress], None] | None = None) -> None:
-        """Run to the end in this thread (inline) or wait for the threads (local). Raises what failed."""
+        """Run to the end in this thread (inline) or wait for the threads (local). Raises what failed.
+
+        Where no source ends by itself and no snapshots are made, the first Ctrl-C is the end of the sources.
+        """
+        with first_interrupt(self._end_sources):
+            self._drive(progress)
+
+    def _end_sources(self) -> bool:
+        """Let the sources end, for whoever was interrupted; False if one would by itself, or the run can be resumed."""
+        if self.checkpointing is None:
+            self._ending = all([reading.reader.finish() for reading in self.runtime.readings.values()])
+        return self._ending
+
+    def _tell_ending(self) -> None:
+        if self._ending:
+            self._ending = False
+            log.warning("stopped receiving; a second Ctrl-C gives up")
+
+    def _drive(self, progress: Callable[[Progress], None] | None) -> None:
         if self.local is None:
             for _ in step_inline(self.runtime):
+                self._tell_ending()
                 self._checkpoint()
                 if self.watch.glance() and progress is not None:
                     progress(self.watch.progress())
@@ -86,10 +109,12 @@ class Session:
             return
         self.local.start()
         while not self.local.join(0.04):
+            self._tell_ending()
             self.watch.look()
             self._checkpoint()
             if progress is not None:
                 progress(self.watch.progress())
+        self._tell_ending()
         self.watch.look()
         if self.local.error is not None:
             raise self.local.error

@@ -72,6 +72,14 @@ class SourceReader(ABC):
     def decode(self, block: Block) -> Decoded:
         """Decode one block. Pure and thread-safe. `seq` of the rows starts at ``block.first_seq``."""
 
+    def finish(self) -> bool:
+        """Take nothing more in: `blocks` gives what has come, and ends. False (default): this source ends by itself.
+
+        For sources that nobody else ends, such as live feeds. Called by another thread, or by a signal handler in the middle
+        of anything: it may set a flag and no more.
+        """
+        return False
+
     def close(self) -> None:
         """Release files. Called once, also after an error."""
 
@@ -83,7 +91,8 @@ class SourceSpec(ABC):
     """
 
     format: ClassVar[str] = ""
-    #: Whether a position can be gone back to. A live feed goes on from now: snapshots cut it between two blocks only.
+    #: Whether the rows behind a position come again in the same order. A live feed goes on from now, and a broker may give
+    #: its partitions in turns: snapshots cut such a source between two blocks only.
     rewinds: ClassVar[bool] = True
 
     @property

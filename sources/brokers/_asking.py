@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ class Asking:
         self._patience, self._why = patience_ns, why
         self.outage = Outage(context, patience_ns, place)
         self._met = False
+        #: Set when nobody waits any longer for a broker that is away.
+        self.finishing = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"penstock-{context.step}-ask")
 
     def begin(self, call: Callable[..., Answer], *args: Any, **options: Any) -> Future[Answer]:
@@ -57,7 +60,7 @@ class Asking:
 
         `between` is called, with 0, after each. Raises Stopped if the run ends first.
         """
-        retry, inlet = Retry(self._context, self._patience), Inlet(self._stop)
+        retry, inlet = Retry(self._context, self._patience), Inlet(self.finishing)
         while True:
             try:
                 answer = self.ask(call)
@@ -67,7 +70,7 @@ class Asking:
                 self.outage.goes_on(self._why(error))
                 if retry.wait(inlet):
                     continue
-                if self._stop.is_set():
+                if self._stop.is_set() or self.finishing.is_set():
                     raise Stopped from None
                 raise
             self.outage.ends(again=self._met)

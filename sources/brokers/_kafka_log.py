@@ -287,6 +287,10 @@ class KafkaLog:
         ends = None if self._ends is None else {str(partition): end for partition, end in self._ends.items()}
         return {"partitions": {str(partition): offset for partition, offset in self._next.items()}, "ends": ends}
 
+    def finish(self) -> None:
+        """See `Log.finish`."""
+        self._asking.finishing.set()
+
     def taken(self) -> None:
         """See `Log.taken`: tell the group, now and then."""
         now = self._context.clock.monotonic_ns()

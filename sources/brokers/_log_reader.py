@@ -39,6 +39,9 @@ class Log(Protocol):
     def position(self) -> Mapping[str, Any]:
         """Plain values from which a log begins right behind what `poll` has given."""
 
+    def finish(self) -> None:
+        """Wait no longer for a broker that is away: `poll` and `begin` raise Stopped then. Sets a flag and no more."""
+
     def taken(self) -> None:
         """All that `poll` has given is in a block that was taken."""
 
@@ -47,11 +50,18 @@ class Log(Protocol):
 
 
 class LogReader(MessageReader):
-    """Reads `log` to its end; see `MessageReader` for when it ends before."""
+    """Reads `log` to its end, or as long as it `follows` it; see `MessageReader` for when it ends before."""
 
-    def __init__(self, log: Log, session: GapSession, context: Context, **options: Any) -> None:
+    def __init__(self, log: Log, session: GapSession, context: Context, *, follows: bool, **options: Any) -> None:
         super().__init__(session, context, **options)
-        self._log = log
+        self._log, self._follows = log, follows
+
+    def finish(self) -> bool:
+        """Take nothing more in; see `SourceReader.finish`. A log that is read to its end ends by itself."""
+        if self._follows:
+            self._finishing = True
+            self._log.finish()
+        return self._follows
 
     def blocks(self) -> Iterator[Block]:
         """Yield what has come as soon as it has; the first block holds nothing but the position of the beginning."""
@@ -66,8 +76,11 @@ class LogReader(MessageReader):
         yield self._made(None)
         self._begin()
         try:
-            while self._room and not stop.is_set() and not self._session.ended:
-                polled = self._log.poll(self._room, BLOCK_BYTES)
+            while self._room and not (stop.is_set() or self._finishing or self._session.ended):
+                try:
+                    polled = self._log.poll(self._room, BLOCK_BYTES)
+                except Stopped:
+                    break
                 yield from self._block(self._framed(polled.arrivals), polled)
                 self._log.taken()
                 if polled.ended or self._late:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ __all__ = ["LogSource"]
 class LogSource(SourceSpec):
     """How a log is begun and ended; see `Kafka` and `RedisStream`."""
 
+    rewinds: ClassVar[bool] = False
     start: str = field(default="earliest", kw_only=True)
     end: str | None = field(default=None, kw_only=True)
     most: int | None = field(default=None, kw_only=True)
@@ -69,6 +71,7 @@ class LogSource(SourceSpec):
             log,
             GapSession(session, self.name),
             context,
+            follows=self.end is None,
             place=self.name,
             position=position,
             most=self.most,

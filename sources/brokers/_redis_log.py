@@ -189,6 +189,10 @@ class RedisLog:
         """See `Log.position`."""
         return {"last": self._last, "read": self._read, "end": self._end}
 
+    def finish(self) -> None:
+        """See `Log.finish`."""
+        self._asking.finishing.set()
+
     def taken(self) -> None:
         """See `Log.taken`: nobody is told."""
 

@@ -25,7 +25,7 @@ class Inlet:
         self._bytes = 0
         self._open = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._sealed = False
         self._failure: BaseException | None = None
         #: Packets that did not fit, and messages that came on two connections.
         self.overflowed = self.repeated = 0
@@ -33,7 +33,7 @@ class Inlet:
     @property
     def done(self) -> bool:
         """Whether receiving should stop: the run is being abandoned, or the reader has enough."""
-        return self._closed or self._stop.is_set()
+        return self._closed or self._sealed or self._stop.is_set()
 
     def join(self) -> None:
         """Another line begins; the feed ends when all have left."""
@@ -98,7 +98,13 @@ class Inlet:
                 return taken
             if self._failure is not None:
                 raise self._failure
-            return [] if self._open and not self._closed else None
+            return [] if self._open and not (self._closed or self._sealed) else None
+
+    def seal(self) -> None:
+        """Nothing more comes in; what is there can be taken."""
+        with self._changed:
+            self._sealed = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """The reader wants no more."""

@@ -54,6 +54,12 @@ class MessageReader(SourceReader):
         self._ends: int | None = None
         self._latest = self._flushed = 0
         self._index = 0
+        self._finishing = False
+
+    def finish(self) -> bool:
+        """Take nothing more in; see `SourceReader.finish`."""
+        self._finishing = True
+        return True
 
     def _begin(self) -> None:
         """The run has begun: `duration_ns` counts from now on."""

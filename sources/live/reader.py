@@ -47,6 +47,8 @@ class LiveReader(MessageReader):
             if self._resumed:
                 yield from self._block(self._session.take(self._missed(self._context.clock.now_ns()), self._seq))
             while self._room and not self._session.ended:
+                if self._finishing:
+                    self._inlet.seal()
                 arrivals = self._inlet.take(self._room, BLOCK_BYTES, _PATIENCE_S)
                 if arrivals is None or (not arrivals and self._late):
                     break

@@ -13,8 +13,9 @@ from typing import Any
 from ...pipeline.clock import RealClock
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import GraphError
+from ...pipeline.interrupts import first_interrupt
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "option_of"]
 
 _EVERY_NS = 500_000_000
 
@@ -109,7 +110,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     named = ("date", "time", "time_unit", "topic", "format")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in named if getattr(arguments, name)}
-    options |= dict(_option(text) for text in arguments.option)
+    options |= dict(option_of(text) for text in arguments.option)
     progress = _Progress(arguments.quiet)
     stop = threading.Event()
     outcome: list[Any] = []
@@ -163,7 +164,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 130 if stop.is_set() else 0
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option_of(text: str) -> tuple[str, Any]:
+    """Key and value of ``KEY=VALUE``, a JSON value or text. Raises GraphError."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise GraphError("not an option", expected="--option KEY=VALUE", got=text)
@@ -193,7 +195,7 @@ def _record(arguments: argparse.Namespace) -> int:
     messages = size = 0
     try:
         framing: Any = reader.blocks()
-        with closing(framing) as blocks:
+        with closing(framing) as blocks, first_interrupt(reader.finish):
             for block in blocks:
                 messages += block.records
                 size += block.nbytes

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from live_feeds import beside, follow, free_port, lines_of, write_lines
 from penstock import read, sinks, sources
 from penstock.pipeline.context import Context
-from penstock.pipeline.errors import GraphError, MissingExtraError
+from penstock.pipeline.errors import GraphError, MissingExtraError, RunError
 from penstock.pipeline.source import SourceSpec
 from penstock.sources.brokers.redis_stream import RedisStream
 from penstock.sources.live.json_messages import JsonMessages
@@ -26,6 +28,17 @@ redis = pytest.importorskip("redis")
 COLUMNS = {"n": "n:int64"}
 JSON = JsonMessages(sources.Ndjson("feed", columns=COLUMNS))
 BASE_MS = 10**12
+
+
+#: The number at which a run fails, None for not at all.
+TRAP: dict[str, int | None] = {"at": None}
+
+
+def trapped(batch: pa.RecordBatch) -> pa.RecordBatch:
+    at = TRAP["at"]
+    if at is not None and pc.any(pc.greater_equal(batch["n"], at)).as_py():
+        raise RunError("trapped")
+    return batch
 
 
 class Server:
@@ -203,6 +216,30 @@ def test_nothing_is_lost_while_the_server_restarts(server: Server, tmp_path: Pat
     assert found == lines_of(40)
 
 
+def test_a_run_that_fails_goes_on_to_the_same_rows_and_counts(
+    server: Server, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(stream, [*timed(70), (BASE_MS + 70, b"no json"), *timed(130, start=71)])
+    spec = RedisStream(server.url, stream, JSON, end="now")
+
+    def run(folder: str, **options: Any) -> Any:
+        even = read(spec).filter(lambda batch: pc.equal(pc.bit_wise_and(batch["n"], 1), 0)).map(trapped)
+        return even.write(sinks.Parquet(tmp_path / folder)).run(**options)
+
+    options = {"checkpoint": tmp_path / "checkpoints", "checkpoint_rows": 30}
+    monkeypatch.setattr("penstock.sources.brokers._redis_log._ENTRIES", 20)
+    monkeypatch.setitem(TRAP, "at", 180)
+    with pytest.raises(RunError, match="trapped"):
+        run("out", runner="inline", **options)
+    monkeypatch.setitem(TRAP, "at", None)
+    monkeypatch.setattr("penstock.sources.brokers._redis_log._ENTRIES", 33)  # in other blocks than before
+    again, whole = run("out", resume=True, **options), run("whole")
+    assert again["checkpoints"]["resumed_from"] and again.digests == whole.digests
+    names = ("rows_in", "rows_out", "bytes_in", "dropped", "quarantined")
+    found = [[[stage[name] for name in names] for stage in one["stages"].values()] for one in (again, whole)]
+    assert found[0] == found[1] and found[1][0][0] == 201
+
+
 def test_a_server_that_is_not_there_or_refuses_is_one_clear_error(server: Server, stream: str) -> None:
     away = f"redis://user:secret@127.0.0.1:{free_port()}/0"
     with pytest.raises(ConnectionError, match=r"no answer from Redis at redis://127.*refused") as caught:
@@ -253,3 +290,21 @@ def test_the_log_says_that_the_server_is_away_and_that_it_is_there(caplog: pytes
     told = [record.getMessage() for record in caplog.records]
     assert told[0] == f"{place}: error 111 connecting. Connection refused; trying again for 20 s"
     assert len(told) == 2 and told[1].startswith(f"{place}: connected after ")
+
+
+def test_a_stream_that_is_followed_can_be_ended_and_one_that_ends_by_itself_cannot(server: Server, stream: str) -> None:
+    server.add(stream, timed(30))
+    assert not RedisStream(server.url, stream, JSON, end="now").open(Context("feed")).finish()
+    reader = RedisStream(server.url, stream, JSON).open(Context("feed"))
+    blocks = reader.blocks()
+    found = [next(blocks), next(blocks)]
+    assert reader.finish() and sum(block.records for block in [*found, *blocks]) == 30
+    reader.close()
+
+
+def test_nobody_waits_for_a_server_that_is_away_when_the_feed_is_ended() -> None:
+    reader = RedisStream(f"redis://127.0.0.1:{free_port()}/0", "s", JSON, reconnect="1h").open(Context("feed"))
+    with beside(lambda: list(reader.blocks())) as outcome:
+        assert reader.finish()
+    assert outcome == [[]]
+    reader.close()
