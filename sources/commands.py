@@ -1,20 +1,22 @@
-"""``penstock inspect``."""
+"""``penstock inspect`` and ``penstock head``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import FormatError, PenstockError
+from ..pipeline.errors import FormatError, GraphError, PenstockError
+from .replay.commands import option_of
 
 __all__ = ["add_commands"]
 
 
 def add_commands(commands: Any) -> None:
-    """Add it to the subparsers of the command line."""
+    """Add both to the subparsers of the command line."""
     inspect = commands.add_parser("inspect", help="what a recording holds: format, messages, time range, schema")
     inspect.add_argument(
         "files",
@@ -25,6 +27,29 @@ def add_commands(commands: Any) -> None:
     )
     inspect.add_argument("--json", action="store_true", help="one JSON object a file")
     inspect.set_defaults(command=_inspect)
+
+    head = commands.add_parser(
+        "head",
+        help="the first rows of a recording, as a table",
+        description="Print the first rows: times in UTC to the nanosecond, long bytes and lists shortened, columns that do "
+        "not fit named below. Only what is needed is read.",
+    )
+    head.add_argument("file", metavar="FILE", help="a path, folder, URL, or wildcards in quotes")
+    head.add_argument("-n", dest="rows", type=int, default=10, metavar="N", help="how many (%(default)s)")
+    head.add_argument("--topic", metavar="NAME", help="of a recording of several; penstock inspect names them")
+    head.add_argument("--table", metavar="NAME", help="of a format with several, such as l2 or frame")
+    head.add_argument(
+        "--date", metavar="DATE", help="session date of an ITCH file whose name has none, such as 2019-01-30"
+    )
+    head.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the format's source, such as price_decimals=4 (a JSON value or text); repeatable",
+    )
+    head.add_argument("--json", action="store_true", help="one JSON object a row, with all columns and bytes as base64")
+    head.set_defaults(command=_head)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -46,6 +71,26 @@ def _inspect(arguments: argparse.Namespace) -> int:
             continue
         print(json.dumps(found, default=str) if arguments.json else summary(found))
     return status
+
+
+def _head(arguments: argparse.Namespace) -> int:
+    from .head import as_text, first_rows
+    from .replay.rows import json_rows
+
+    options = dict(option_of(text) for text in arguments.option)
+    if arguments.date is not None:
+        options["date"] = arguments.date
+    try:
+        with _Note(f"reading {arguments.file}"):
+            found = first_rows(arguments.file, arguments.rows, topic=arguments.topic, table=arguments.table, **options)
+    except ValueError as error:
+        raise GraphError(str(error)) from error
+    if not arguments.json:
+        print(as_text(found, shutil.get_terminal_size((120, 24)).columns))
+        return 0
+    for batch in found.rows.to_batches():
+        sys.stdout.buffer.writelines(line + b"\n" for line in json_rows(batch))
+    return 0
 
 
 def _inspect_several(given: str, places: list[str], *, as_json: bool) -> int:
