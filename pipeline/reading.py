@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from .cells import Cell, Saver, Sizer, Target, failure
-from .context import BadRecord, Context
+from .context import BadRecord, Context, StageMetrics
 from .ledger import PACE, Trace
 from .operator import NO_TIME, State
 from .pace import Pacer
@@ -81,10 +81,7 @@ class Head:
             for batch, earlier in current:
                 started = clock()
                 failed: list[BadRecord] = []
-                if self._gathers:
-                    outputs = self._apart(cell, batch, failed, work)
-                else:
-                    outputs = cell.work(batch, 0, failed)
+                outputs = self._apart(cell, batch, failed, work) if self._gathers else cell.work(batch, 0, failed)
                 if failed:
                     work.failed.append((cell, failed))
                 ended = clock()
@@ -290,7 +287,7 @@ class Reading:
         """The counters of this step (0) or one of the head's up to the position; of what went out, up to now."""
         if self._before is None:
             return metrics.save()
-        saved = self._before[place]
+        saved: dict[str, Any] = self._before[place]
         if place and place == len(self.head.cells):
             saved = {**saved, **{name: getattr(metrics, name) for name in ("batches_out", "rows_out", "bytes_out")}}
         return saved

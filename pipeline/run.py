@@ -90,7 +90,7 @@ class Session:
     def _end_sources(self) -> bool:
         """Let the sources end, for whoever was interrupted; False if one would by itself, or the run can be resumed."""
         if self.checkpointing is None:
-            self._ending = all([reading.reader.finish() for reading in self.runtime.readings.values()])
+            self._ending = all(reading.reader.finish() for reading in self.runtime.readings.values())
         return self._ending
 
     def _tell_ending(self) -> None:

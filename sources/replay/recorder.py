@@ -75,7 +75,8 @@ class Recorder:
 
     def flush(self) -> None:
         """End the chunk and give it to the system: from then on it outlives the process."""
-        self._writer.flush()
+        writer: Any = self._writer
+        writer.flush()
 
     def _channel(self, line: int, channel: int, event: bool) -> int:
         key = (line, channel, event)
