@@ -15,13 +15,17 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .columns import is_fixed_width
-from .errors import GraphError
-from .functions import view_column
+from .errors import GraphError, RunError
+from .functions import view_of
 from .graph import Port
 from .iterate import iterate
 from .names import names_in
 
 __all__ = ["TorchDataset", "to_torch"]
+
+
+#: Steps that put columns of another stream beside a stream's own.
+_JOINS = ("join_asof", "sync")
 
 
 class TorchDataset(IterableDataset[dict[str, torch.Tensor]]):
@@ -38,7 +42,23 @@ class TorchDataset(IterableDataset[dict[str, torch.Tensor]]):
                 "every DataLoader worker would read the whole recording; use num_workers=0, reading is parallel already"
             )
         for batch in iterate(self._port, **self._options):
-            yield {name: view_column(batch.column(name), "torch") for name in self.columns}
+            try:
+                yield {name: view_of(batch, name, "torch") for name in self.columns}
+            except ValueError as error:
+                raise RunError(f"step 'to_torch': {error}{_origin(self._port, batch)}") from None
+
+
+def _origin(port: Port, batch: pa.RecordBatch) -> str:
+    """Which step has made the first column with nulls, if another than the source."""
+    name = next(name for name, column in zip(batch.schema.names, batch.columns, strict=True) if column.null_count)
+    step = port.step
+    while step.inputs:
+        before = [each for each in step.inputs if name in each.schema.names]
+        if not before or step.kind in _JOINS:
+            inner = "; how='inner' leaves rows without a partner out" if step.kind == "join_asof" else ""
+            return f" (they are of step {step.options.name or step.kind!r}, {step.site}{inner})"
+        step = before[0].step
+    return ""
 
 
 def to_torch(port: Port, columns: str | Sequence[str] | None, options: Mapping[str, Any]) -> TorchDataset:

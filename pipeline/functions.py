@@ -24,7 +24,7 @@ from .site import function_name, function_site
 if TYPE_CHECKING:
     import pyarrow.compute as pc
 
-__all__ = ["FilterRows", "FlatMap", "MapBatch", "MapColumns", "View", "view_column"]
+__all__ = ["FilterRows", "FlatMap", "MapBatch", "MapColumns", "View", "view_column", "view_of"]
 
 View = Literal["numpy", "torch"]
 Function = Callable[..., Any]
@@ -46,6 +46,21 @@ def view_column(array: pa.Array, view: View) -> Any:
     # through Arrow's DLPack, because torch warns about read-only numpy arrays
     wrapped = pa.Array.from_buffers(pa.from_numpy_dtype(dtype), len(flat), [None, pa.py_buffer(flat)])
     return torch.utils.dlpack.from_dlpack(wrapped).reshape((len(array), *shape))
+
+
+def view_of(batch: pa.RecordBatch, name: str, view: View) -> Any:
+    """`view_column` of the column `name`. Raises ValueError that names it, and says what to do, if it has nulls."""
+    column = batch.column(name)
+    try:
+        return view_column(column, view)
+    except ValueError as error:
+        if not column.null_count:
+            raise ValueError(f"column {name!r}: {error}") from None
+        many = f"{column.null_count:,} null{'s' if column.null_count > 1 else ''} in {batch.num_rows:,} rows"
+        raise ValueError(
+            f"column {name!r} has {many}, and so no view: leave such rows out before it with "
+            f".filter(pc.field({name!r}).is_valid()), or fill them (pc.fill_null) in a .map(batch -> batch)"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ class _ColumnFunction(Operator):
 
     def process(self, batch: pa.RecordBatch, port: int = 0) -> Sequence[pa.RecordBatch]:
         spec = self._spec
-        result = spec.function(*[view_column(batch.column(name), spec.view) for name in spec.inputs])
+        result = spec.function(*[view_of(batch, name, spec.view) for name in spec.inputs])
         if isinstance(result, Mapping):
             values = [result[name] for name, _ in spec.outputs]
         elif isinstance(result, tuple):
@@ -183,7 +198,7 @@ class _Filter(Operator):
             out = kept[0] if kept else batch.slice(0, 0)
         else:
             if self._spec.inputs:
-                mask = condition(*[view_column(batch.column(name), self._spec.view) for name in self._spec.inputs])
+                mask = condition(*[view_of(batch, name, self._spec.view) for name in self._spec.inputs])
             else:
                 mask = condition(batch)
             mask = mask if isinstance(mask, pa.Array) else pa.array(np.asarray(mask))

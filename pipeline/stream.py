@@ -7,6 +7,7 @@ is an error on the line that wrote it.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,11 @@ def read(
     site = calling_site()
     if not isinstance(source, SourceSpec):
         raise GraphError(
-            "not a source", stage="read", where=str(site), expected="a source spec", got=type(source).__name__
+            f"not a source{_to_choose(source)}",
+            stage="read",
+            where=str(site),
+            expected="a source spec",
+            got=type(source).__name__,
         )
     try:
         schema = source.schema
@@ -360,6 +365,14 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"Stream({self._port.step.kind}: {describe(self.schema)})"
+
+
+def _to_choose(given: object) -> str:
+    """How what is no source becomes one."""
+    if isinstance(given, (str, os.PathLike)):
+        return f": open it first, read(sources.open({os.fspath(given)!r}))"
+    part = next((word for word in ("topic", "table", "channel") if callable(getattr(given, word, None))), None)
+    return "" if part is None else f": choose a {part} of it with .{part}(NAME); penstock inspect names them"
 
 
 def _located(error: Exception, stage: str | None, site: Any) -> GraphError:

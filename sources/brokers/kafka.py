@@ -17,7 +17,7 @@ from ...pipeline.context import Context
 from ...pipeline.duration import nanoseconds
 from ...pipeline.errors import GraphError, MissingExtraError
 from ...pipeline.source import Position
-from ..live.session import Codec
+from ..live.session import Codec, check_codec
 from ._log_reader import Log
 from ._log_source import LogSource
 
@@ -77,6 +77,7 @@ class Kafka(LogSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_codec(self.codec, "Kafka")
         if not self.servers or not self.topic:
             raise GraphError("a topic needs servers and a name", expected="Kafka('host:9092', 'topic', codec)")
         if ours := sorted(set(self.options) & set(_OURS)):

@@ -15,7 +15,7 @@ from ...pipeline.context import Context
 from ...pipeline.duration import nanoseconds
 from ...pipeline.errors import GraphError, MissingExtraError
 from ...pipeline.source import Position
-from ..live.session import Codec
+from ..live.session import Codec, check_codec
 from ._log_reader import Log
 from ._log_source import LogSource
 
@@ -53,6 +53,7 @@ class RedisStream(LogSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_codec(self.codec, "RedisStream")
         parts = urlsplit(self.url)
         if parts.scheme not in _SCHEMES or not (parts.hostname or parts.path.strip("/")):
             raise GraphError("not the address of a Redis server", expected="redis://HOST:PORT/DB", got=self.address)

@@ -22,7 +22,7 @@ from ...pipeline.names import names_in
 from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from ..live.message_reader import Tape
 from ..live.reader import LiveReader, session_position
-from ..live.session import Codec
+from ..live.session import Codec, check_codec
 from ._gaps import GapSession
 
 __all__ = ["Zmq"]
@@ -78,6 +78,7 @@ class Zmq(SourceSpec):
     lateness: Duration = field(default="0s", kw_only=True)
 
     def __post_init__(self) -> None:
+        check_codec(self.codec, "Zmq")
         scheme, separator, rest = self.url.partition("://")
         if scheme not in _SCHEMES or not separator or not rest:
             raise GraphError("not the address of a ZeroMQ socket", expected="tcp://HOST:PORT", got=self.url)

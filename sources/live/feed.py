@@ -21,7 +21,7 @@ from ...pipeline.source import Position, SourceReader, SourceSpec, Split
 from .lines import check_url, line_to
 from .message_reader import Tape
 from .reader import LiveReader, session_position
-from .session import Codec
+from .session import Codec, check_codec
 
 __all__ = ["Live"]
 
@@ -50,6 +50,7 @@ class Live(SourceSpec):
     lateness: Duration = "0s"
 
     def __post_init__(self) -> None:
+        check_codec(self.codec, "Live")
         if not self.urls:
             raise GraphError("a feed needs an address")
         for url in self.urls:

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, TypeAlias
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
-from ...pipeline.source import Decoded
+from ...pipeline.errors import GraphError
+from ...pipeline.source import Decoded, SourceSpec
 from .arrival import Arrival
 from .inlet import Inlet
 
-__all__ = ["Codec", "Framed", "Request", "Session"]
+__all__ = ["Codec", "Framed", "Request", "Session", "check_codec"]
 
 
 #: Something the session needs from the sender beside the feed, done in a thread of its own; the answer goes into the inlet.
@@ -89,3 +90,15 @@ class Codec(ABC):
     def describe(self) -> Mapping[str, Any]:
         """Plain values from which `codec_named` makes it again; kept in recordings."""
         return {}
+
+
+def check_codec(given: object, what: str) -> None:
+    """Raises GraphError, saying what a codec is and how one is made of `given`, if it is none."""
+    if isinstance(given, Codec):
+        return
+    if isinstance(given, SourceSpec) and given.format == "ndjson":
+        how = "a codec, which says what a message is: wrap it, as in sources.JsonMessages(sources.game_events('match'))"
+    else:
+        how = "a codec, such as sources.JsonMessages(...), sources.CryptoMessages(...) or sources.RawMessages()"
+    got = f"{given.__name__} itself, not an object of it" if isinstance(given, type) else type(given).__name__
+    raise GraphError(f"{what} needs to know what its messages are", expected=how, got=got)

@@ -224,7 +224,7 @@ def session_date(given: str | date | None, file_name: str) -> date:
             return day_found
     raise GraphError(
         f"no session date in the file name {file_name!r}, and ITCH messages hold only the time since midnight: "
-        "give it as date='2019-01-30'"
+        "give it as date='2019-01-30' (on the command line --date 2019-01-30)"
     )
 
 

@@ -180,15 +180,18 @@ def _record(arguments: argparse.Namespace) -> int:
     from ..live.raw_messages import RawMessages
 
     gaps: list[BadRecord] = []
-    feed = Live(
-        tuple(arguments.urls),
-        RawMessages(),
-        most=arguments.most,
-        duration=arguments.duration,
-        record=arguments.out,
-        reconnect=arguments.reconnect,
-    )
-    feed.check_target()
+    try:
+        feed = Live(
+            tuple(arguments.urls),
+            RawMessages(),
+            most=arguments.most,
+            duration=arguments.duration,
+            record=arguments.out,
+            reconnect=arguments.reconnect,
+        )
+        feed.check_target()
+    except ValueError as error:
+        raise GraphError(str(error)) from error
     context = Context("record")
     reader = feed.open(context)
     progress = _Progress(arguments.quiet)

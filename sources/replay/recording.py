@@ -23,7 +23,7 @@ from ..driving._mcap_inspect import time_range
 from ..driving._mcap_topic import CHUNK_LIMIT
 from ..driving.mcap import Mcap, inspect_mcap
 from ..live.arrival import Arrival
-from ..live.session import Codec, Framed
+from ..live.session import Codec, Framed, check_codec
 from ..storage.stored import PathLike, base_name, location
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Recording(SourceSpec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", location(self.path))
+        if self.codec is not None:
+            check_codec(self.codec, "Recording")
         object.__setattr__(self, "lateness", nanoseconds(self.lateness))
 
     @property
