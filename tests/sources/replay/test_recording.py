@@ -113,7 +113,7 @@ def test_what_was_recorded_is_in_the_file_before_the_feed_ends(tmp_path: Path) -
     def pieces() -> Iterator[bytes]:
         yield b"\n".join(lines_of(20)) + b"\n"
         for _ in range(600):  # until a process that is killed now would leave them behind
-            if part.stat().st_size:
+            if part.exists() and part.stat().st_size:
                 found.append(sum(not came.event for _, block in recorded_arrivals(str(part)) for came in block))
                 break
             threading.Event().wait(0.05)
