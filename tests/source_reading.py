@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from penstock.pipeline.context import BadRecord, Context
+from penstock.pipeline.operator import NO_TIME
+from penstock.pipeline.reading import Head, Reading
 from penstock.pipeline.source import Block, Position, SourceSpec, Split
 
-__all__ = ["Whole", "read_whole", "resumes_at_every_block"]
+__all__ = ["Whole", "counts_when_cut", "read_whole", "resumes_at_every_block"]
 
 
 @dataclass
@@ -90,3 +94,50 @@ def resumes_at_every_block(spec: SourceSpec) -> Whole:
         later = [record for record in whole.bad if record.seq is not None and record.seq >= first]
         assert [record for record in rest.bad if record.seq is not None] == later
     return whole
+
+
+def counts_when_cut(
+    spec: SourceSpec, cut: int | None = None, between: Callable[[], None] = lambda: None
+) -> tuple[list[int], dict[str, Any]]:
+    """The ``seq`` of all rows and the counters of a read step that is asked for a snapshot as block number `cut` is on its
+    way out, is gone right after it, and goes on after `between`."""
+    node: Any = SimpleNamespace(id="read", schema=spec.schema, spec=spec)
+    rows: list[int] = []
+    kept: dict[str, Any] = {}
+
+    class Keeping:
+        def saved(self, number: int, step: str, state: Any) -> None:
+            kept.update(state, rows=len(rows))
+
+        def finished(self, step: str, state: Any) -> None: ...
+
+        def push(self, batch: pa.RecordBatch, port: int, trace: Any) -> None:
+            rows.extend(batch.column("seq").to_pylist())
+
+        def barrier(self, number: int, port: int) -> None: ...
+
+    def run(state: Any, cut: int | None) -> Reading:
+        position = None if state is None else json.loads(json.dumps(state["position"]))
+        context = Context("read")
+        reading = Reading(0, node, spec.open(context, position=position), context, Head([]), None)
+        saver: Any = Keeping()
+        reading.saver = saver
+        reading.down.append(SimpleNamespace(receiver=saver, port=0))  # type: ignore[arg-type]
+        if state is not None:
+            reading.load(state)
+        number = 0
+        while (work := reading.frame()) is not None and not (kept and cut is not None):
+            reading.asked = (1, NO_TIME) if number == cut else None
+            reading.deliver(reading.decode(work))
+            number += 1
+        reading.reader.close()
+        return reading
+
+    reading = run(None, cut)
+    if cut is not None:
+        assert kept, "there are fewer blocks"
+        between()
+        del rows[kept.pop("rows") :]
+        reading = run(dict(kept), None)
+    names = ("rows_in", "rows_out", "bytes_in", "bytes_out", "dropped", "quarantined")
+    return rows, {name: getattr(reading.metrics, name) for name in names}

@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from penstock.sources.brokers.kafka import Kafka
 from penstock.sources.live.crypto_messages import CryptoMessages
 from penstock.sources.live.json_messages import JsonMessages
 from penstock.sources.live.raw_messages import RawMessages
-from source_reading import read_whole, resumes_at_every_block
+from source_reading import counts_when_cut, read_whole, resumes_at_every_block
 
 kafka = pytest.importorskip("confluent_kafka")
 KafkaLog = pytest.importorskip("penstock.sources.brokers._kafka_log").KafkaLog
@@ -318,6 +319,21 @@ def test_a_run_that_fails_goes_on_from_its_checkpoint_to_the_same_rows(
     assert report.rows == 300
     stage = report["stages"]["read"]
     assert (stage["rows_in"], stage["rows_out"]) == (300, 300)
+
+
+@pytest.mark.parametrize("end", ["now", None])
+def test_a_run_that_is_gone_in_the_middle_of_a_block_goes_on_to_the_same_rows_and_counts(
+    cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch, end: str | None
+) -> None:
+    cluster.send(topic, [*spread(60, 4), (0, BASE_MS + 60, b"no json"), *spread(139, 4, start=61)])
+    spec = Kafka(cluster.servers, topic, JSON, end=end, most=200)
+    rows, whole = counts_when_cut(spec)
+    assert len(rows) == 199 and (whole["rows_in"], whole["quarantined"]) == (200, 1)
+    for cut in (1, 3):
+        monkeypatch.setattr("penstock.sources.live.message_reader._MESSAGES", 20)
+        other = partial(monkeypatch.setattr, "penstock.sources.live.message_reader._MESSAGES", 33)
+        found, counted = counts_when_cut(spec, cut, other)
+        assert (len(found), counted) == (199, whole) and (end is None or found == rows)
 
 
 def test_brokers_that_are_not_there_are_one_clear_error() -> None:

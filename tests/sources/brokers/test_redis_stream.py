@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from penstock.pipeline.source import SourceSpec
 from penstock.sources.brokers.redis_stream import RedisStream
 from penstock.sources.live.json_messages import JsonMessages
 from penstock.sources.live.raw_messages import RawMessages
-from source_reading import read_whole, resumes_at_every_block
+from source_reading import counts_when_cut, read_whole, resumes_at_every_block
 
 redis = pytest.importorskip("redis")
 
@@ -238,6 +239,19 @@ def test_a_run_that_fails_goes_on_to_the_same_rows_and_counts(
     names = ("rows_in", "rows_out", "bytes_in", "dropped", "quarantined")
     found = [[[stage[name] for name in names] for stage in one["stages"].values()] for one in (again, whole)]
     assert found[0] == found[1] and found[1][0][0] == 201
+
+
+def test_a_run_that_is_gone_in_the_middle_of_a_block_goes_on_to_the_same_rows_and_counts(
+    server: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(stream, [*timed(70), (BASE_MS + 70, b"no json"), *timed(130, start=71)])
+    spec = RedisStream(server.url, stream, JSON, end="now")
+    rows, whole = counts_when_cut(spec)
+    assert rows == [n for n in range(201) if n != 70] and (whole["rows_in"], whole["quarantined"]) == (201, 1)
+    for cut in (1, 3, 5):
+        monkeypatch.setattr("penstock.sources.brokers._redis_log._ENTRIES", 20)
+        other = partial(monkeypatch.setattr, "penstock.sources.brokers._redis_log._ENTRIES", 33)
+        assert counts_when_cut(spec, cut, other) == (rows, whole)
 
 
 def test_a_server_that_is_not_there_or_refuses_is_one_clear_error(server: Server, stream: str) -> None:
