@@ -10,6 +10,8 @@ from typing import Any
 
 from ...pipeline.errors import FormatError, MissingExtraError
 from ..storage.stored import Stored, is_url, open_stored
+from ..storage.unpack import compression_of
+from ._mcap_local import local_file
 from ._video_annexb import ParameterSets, parameter_sets
 from ._video_format import CODECS, CONTAINERS, RAW
 from ._video_times import iso_ns
@@ -101,7 +103,11 @@ class Demuxer:
         self.path, self._container_name = path, container
         self._stored = open_stored(path)
         try:
-            self._file = StoredFile(self._stored, window=_WINDOW if is_url(path) else 0)
+            if compression_of(self._stored.read(0, 8)) != "none":  # containers are read at random
+                self._stored.close()
+                self._copy = local_file(path)
+                self._stored = open_stored(self._copy.path)
+            self._file = StoredFile(self._stored, window=_WINDOW if is_url(self._stored.path) else 0)
             self._container = self._opened()
             self._stream = self._video_stream()
             self.info = self._described()

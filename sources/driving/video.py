@@ -24,7 +24,8 @@ from ...pipeline.errors import FormatError, GraphError
 from ...pipeline.schema import describe, event_schema, tensor_type
 from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
 from ..storage.reread import number_behind, reread, rest_of_place
-from ..storage.stored import PathLike, base_name, location, open_stored
+from ..storage.stored import PathLike, base_name, location
+from ..storage.unpack import head_of
 from ._video_format import CONTAINERS, container_of
 from ._video_times import iso_ns, read_stamps, time_range
 from .cdr import CAM_ENCODED
@@ -312,8 +313,7 @@ def _walked(spec: Video, demuxer: Demuxer) -> dict[str, Any]:
 
 
 def _found_container(path: str) -> str:
-    with open_stored(path) as stored:
-        head = stored.read(0, _HEAD)
+    head, _ = head_of(path, _HEAD)
     found = container_of(head)
     if found is None and head[:3] == b"\xff\xd8\xff" and base_name(path).lower().endswith((".mjpeg", ".mjpg")):
         return "mjpeg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 import sys
@@ -19,6 +20,7 @@ import penstock.sources.driving._video_packets as video_packets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock import sources
 from penstock.pipeline.errors import FormatError, GraphError, MissingExtraError
 
 av = pytest.importorskip("av")
@@ -134,6 +136,18 @@ def test_a_url_is_read_as_a_file_is(files: dict[str, Path]) -> None:
         fsspec.filesystem("memory").pipe(f"/video/front.{kind}", files[kind].read_bytes())
         for table in ("encoded", "frame"):
             assert same_rows(read_video(Video(url, table=table)).rows, read_video(Video(files[kind], table=table)).rows)
+
+
+def test_a_packed_video_is_read_as_it_is(files: dict[str, Path], tmp_path: Path) -> None:
+    packed = tmp_path / "drive.mp4.gz"
+    packed.write_bytes(gzip.compress(files["mp4"].read_bytes(), 1))
+    for table in ("encoded", "frame"):
+        plain = read_video(Video(files["mp4"], table, topic="a"))
+        assert same_rows(read_video(sources.open(packed, table=table, topic="a")).rows, plain.rows)
+    assert inspect_video(packed)["messages"] == inspect_video(files["mp4"])["messages"]
+    packed.write_bytes(gzip.compress(bytes(99)))
+    with pytest.raises(FormatError, match=r"not a video file that is known: it begins with 00 00"):
+        Video(packed).schema  # noqa: B018
 
 
 def test_rows_do_not_depend_on_the_decoders_threads(files: dict[str, Path]) -> None:
