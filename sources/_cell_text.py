@@ -64,7 +64,7 @@ def _items(values: pa.Array) -> str:
 def _binary(data: pa.Buffer) -> str:
     if data.size > _BYTES:
         return f"<{data.size:,} bytes>"
-    content = data.to_pybytes()
+    content: bytes = data.to_pybytes()
     printable = content.isascii() and content.decode("ascii").isprintable()
     return content.decode("ascii") if printable else content.hex(" ")
 

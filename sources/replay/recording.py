@@ -27,7 +27,7 @@ from ..live.session import Codec, Framed, check_codec
 from ..storage.stored import PathLike, base_name, location
 
 if TYPE_CHECKING:
-    from ..driving._mcap_catalog import Catalog
+    from ..driving._mcap_catalog import Catalog, Piece
     from ..driving._mcap_raw import MessageBlock
 
 __all__ = ["Recording", "described", "inspect_recording", "is_recording", "open_recording", "recorded_arrivals"]
@@ -199,7 +199,8 @@ def _time_of_messages(catalog: Catalog) -> dict[str, Any] | None:
     from ..driving._mcap_raw import raw_blocks
 
     events = _event_channels(catalog)
-    unpacked, times = [], []
+    unpacked: list[Piece] = []
+    times: list[int] = []
     for piece in catalog.pieces:
         if piece.times is None or piece.indexes is None or events & set(piece.indexes):
             unpacked.append(piece)
