@@ -99,6 +99,8 @@ class Disturbed:
     def __init__(self, happen: Callable[[int], object]) -> None:
         self._happen = happen
         self._saved: dict[str, Any] = {}
+        #: Made once: shutil compares functions of os with those that it saw before.
+        self._ours = {name: self._counted(getattr(os, name)) for name in CHANGES}
         self.count = 0
 
     def tick(self) -> None:
@@ -117,8 +119,8 @@ class Disturbed:
 
     def __enter__(self) -> Disturbed:
         self._saved = {name: getattr(os, name) for name in CHANGES}
-        for name, change in self._saved.items():
-            setattr(os, name, self._counted(change))
+        for name, change in self._ours.items():
+            setattr(os, name, change)
         return self
 
     def __exit__(self, *_: object) -> None:
