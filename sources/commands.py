@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import FormatError, GraphError, PenstockError
@@ -96,6 +95,7 @@ def _head(arguments: argparse.Namespace) -> int:
 def _inspect_several(given: str, places: list[str], *, as_json: bool) -> int:
     from .inspection import inspect
     from .inspection_sets import line_of, total_of
+    from .storage.listing import is_pattern
 
     found, refused, failed = [], [], 0
     for number, place in enumerate(places, 1):
@@ -111,7 +111,7 @@ def _inspect_several(given: str, places: list[str], *, as_json: bool) -> int:
             print(f"penstock: {error}", file=sys.stderr)
     if found and not as_json:
         print(total_of(given, found, refused))
-    beside = bool(refused) and found and Path(given).is_dir()  # a folder may hold a file that says what the others are
+    beside = bool(refused) and found and not is_pattern(given)  # a folder may hold a file that says what the others are
     return int(bool(failed or (refused and not beside)))
 
 

@@ -97,7 +97,13 @@ def format_of(path: PathLike) -> Format:
     place = location(path)
     if not is_url(place) and Path(place).is_dir():
         return _of_folder(place)
-    head, compression = head_of(place, _HEAD)
+    try:
+        head, compression = head_of(place, _HEAD)
+    except IsADirectoryError:
+        raise FormatError(
+            f"{place} is a folder: sources.files({place!r}) reads its files as one; a data set at a URL is opened by its "
+            "class, such as sources.NuScenes"
+        ) from None
     if not head:
         raise FormatError(f"{place} is empty")
     if (archive := archive_in(head)) is not None:

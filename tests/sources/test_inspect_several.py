@@ -63,6 +63,8 @@ def test_a_url_is_inspected_as_a_file_is(capsys: pytest.CaptureFixture[str]) -> 
     for given in ("memory://inspected", "memory://inspected/*"):
         assert main(["inspect", given]) == 0
         assert f"{given}: 2 files (2 NDJSON), 3 messages" in capsys.readouterr().out
+    with pytest.raises(FormatError, match=r"is a folder: sources\.files\('memory://inspected'\) reads its files"):
+        sources.open("memory://inspected")
 
 
 def test_a_folder_of_files_says_how_to_read_it(mixed: Path, tmp_path: Path) -> None:
