@@ -434,7 +434,7 @@ class Follower:
         return self._watched
 
     def wait(self, step: str) -> None:
-        assert self._there.wait(10)
+        assert self._there.wait(90)
         self._watched.wait(step)
 
 
