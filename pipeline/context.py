@@ -137,6 +137,17 @@ class Context:
         self._here.tally = None
         return tally
 
+    def count(self, tally: Tally) -> None:
+        """Count what was kept apart."""
+        for reason, rows in tally.dropped.items():
+            self.drop(reason, rows)
+        for what, count in tally.noted.items():
+            self.note(what, count)
+        for record in tally.bad:
+            self.quarantine(record)
+        if tally.copied:
+            self.copied(tally.copied)
+
     @property
     def _apart(self) -> Tally | None:
         return getattr(self._here, "tally", None)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from .cells import Cell, Saver, Sizer, Target, failure
-from .context import BadRecord, Context, StageMetrics
+from .context import BadRecord, Context, StageMetrics, Tally
 from .ledger import PACE, Trace
 from .operator import NO_TIME, State
 from .pace import Pacer
@@ -59,6 +59,8 @@ class Work:
     failed: list[tuple[Cell, list[BadRecord]]] = field(default_factory=list)
     error: BaseException | None = None
     trace: Trace | None = None
+    #: What the source counted while it framed and decoded.
+    tallies: list[Tally] = field(default_factory=list)
 
 
 class Head:
@@ -160,25 +162,33 @@ class Reading:
         if self.ended:
             return None
         started = self._now()
+        self.context.gather()
         try:
             if self._blocks is None:
                 self._blocks = iter(self.reader.blocks())
             block = next(self._blocks, None)
         except Exception as error:
             raise failure(self.node, error) from error
+        finally:
+            tally = self.context.gathered()
         spent = self._now() - started
         self.metrics.busy_ns += spent
         if block is None:
+            self.context.count(tally)
             return None
-        return Work(block=block, trace=(None, self.index, started, started + spent, 0, "source"))
+        return Work(block=block, trace=(None, self.index, started, started + spent, 0, "source"), tallies=[tally])
 
     def decode(self, work: Work) -> Work:
         """Decode a framed block and run the head on it. Any thread; failures are kept for `deliver`."""
         if work.block is None:
             return work
         started = self._now()
+        self.context.gather()
         try:
-            work.decoded = self.reader.decode(work.block)
+            try:
+                work.decoded = self.reader.decode(work.block)
+            finally:
+                work.tallies = [*work.tallies[:1], self.context.gathered()]
             ended = self._now()
             work.trace = (work.trace, self.index, started, ended, 0, "decode")
             work.costs.clear()
@@ -232,6 +242,8 @@ class Reading:
             self.context.drop(reason, rows)
         for record in decoded.bad:
             self.context.quarantine(record)
+        for tally in work.tallies:
+            self.context.count(tally)
         self.head.settle(work)
 
     def _emit(self, batch: pa.RecordBatch, trace: Trace | None) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cells import Cell
-from ..context import BadRecord, Context, StageMetrics
+from ..context import BadRecord, Context, StageMetrics, Tally
 from ..reading import Aside, Given
 from ..source import Position
 
@@ -44,6 +44,7 @@ class Piece:
     asides: Mapping[int, Aside] = field(default_factory=dict)
     error: BaseException | None = None
     copied: int = 0
+    tallies: Sequence[Tally] = ()
 
 
 class Gathering:

@@ -112,6 +112,7 @@ class SplitReading:
             costs_of(self.process.head.cells, work.costs),
             asides,
             copied=sum(copied for _, copied in parcels),
+            tallies=[tally for tally in work.tallies if tally],
         )
 
     def close(self) -> None:

@@ -168,6 +168,7 @@ class RemoteReading(Reading):
             costs=[(cells[place], part.rows, part.nbytes, part.spent) for place, part in piece.costs],
             asides=[(cells[place], aside) for place, aside in piece.asides.items()],
             trace=trace,
+            tallies=list(piece.tallies),
         )
 
     def decode(self, work: Work) -> Work:

@@ -11,7 +11,7 @@ import pytest
 from penstock import event_schema
 from penstock.pipeline.context import BadRecord, Context
 from penstock.pipeline.operator import NO_TIME
-from penstock.pipeline.reading import Head, Reading
+from penstock.pipeline.reading import Head, Reading, Work
 from penstock.pipeline.source import Block, Decoded
 
 SCHEMA = event_schema([pa.field("v", pa.int64())], source="test", format="test")
@@ -59,16 +59,20 @@ def test_a_source_that_cannot_be_gone_back_to_is_cut_behind_whole_blocks(rewinds
 class Cut:
     """Rows in blocks of one batch, as long as `sizes` says; one record in ten is bad."""
 
+    context: Context
+
     def __init__(self, sizes: Sequence[int], after: int = 0) -> None:
         self._sizes, self._next = sizes, after
 
     def blocks(self) -> Iterator[Block]:
         for index, size in enumerate(self._sizes):
             first, self._next = self._next, self._next + size
+            self.context.note("framed", size)
             yield Block(index, first, size, 10 * size, {"next": self._next}, None)
 
     def decode(self, block: Block) -> Decoded:
         numbers = range(block.first_seq, block.first_seq + block.records)
+        self.context.note("decoded", block.records)
         bad = [BadRecord("here", "test", f"record {n}", b"x", n) for n in numbers if n % 10 == 0]
         good = [n for n in numbers if n % 10]
         return Decoded([rows(n) for n in good], bad, {"tens": len(bad)})
@@ -89,7 +93,8 @@ class Kept:
 def run_of(reader: Any, state: Any, cut_at: Sequence[int]) -> tuple[list[int], Reading, list[Any]]:
     """Rows that go out, the reading, and snapshots before the rows `cut_at`, the last of which ends the run."""
     node: Any = SimpleNamespace(id="read", schema=SCHEMA, spec=SimpleNamespace(rewinds=True))
-    reading = Reading(0, node, reader, Context("read"), Head([]), None)
+    reader.context = Context("read")
+    reading = Reading(0, node, reader, reader.context, Head([]), None)
     kept, out, snapshots = Kept(), [], []
     reading.saver = kept
     if state is not None:
@@ -106,8 +111,11 @@ def run_of(reader: Any, state: Any, cut_at: Sequence[int]) -> tuple[list[int], R
 
     target: Any = SimpleNamespace(receiver=Receiver(), port=0)
     reading.down.append(target)
-    while (work := reading.frame()) is not None:
-        reading.deliver(reading.decode(work))
+    ahead: list[Work] = []
+    while (work := reading.frame()) is not None or ahead:
+        ahead += [] if work is None else [reading.decode(work)]
+        if work is None or len(ahead) > 2:
+            reading.deliver(ahead.pop(0))
     return out, reading, snapshots
 
 
@@ -125,7 +133,7 @@ def test_a_source_that_is_cut_into_other_blocks_when_it_goes_on_gives_the_same_r
             left -= sizes[-1]
         rest, reading, later = run_of(Cut(sizes, after), state, [after + 12])
         assert rest == out[gone:]
-        names = ("rows_in", "rows_out", "bytes_in", "bytes_out", "dropped", "quarantined")
+        names = ("rows_in", "rows_out", "bytes_in", "bytes_out", "dropped", "noted", "quarantined")
         counted = {name: getattr(reading.metrics, name) for name in names}
         assert counted == {name: getattr(whole.metrics, name) for name in names}
         for once_more, behind in later:  # cut again while rows that are out come by
