@@ -99,7 +99,9 @@ def until_bound(port: int) -> None:
     pause = threading.Event()
     wanted = f":{port:04X}"
     for _ in range(3000):
-        if any(line.split()[1].endswith(wanted) for line in Path("/proc/net/udp").read_text().splitlines()[1:]):
+        tables = [table for name in ("udp", "udp6") if (table := Path("/proc/net", name)).exists()]
+        lines = [line for table in tables for line in table.read_text().splitlines()[1:]]
+        if any(line.split()[1].endswith(wanted) for line in lines):
             return
         pause.wait(0.01)
     raise AssertionError(f"nobody has bound the port {port}")

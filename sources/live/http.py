@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ...pipeline.context import Context
+from ._addresses import at, family_of
 from .arrival import Arrival
 from .inlet import Inlet
 from .stamp import HTTP_CHANNEL, HTTP_FIELD
@@ -85,10 +86,14 @@ class HttpLine:
             def log_message(self, *_: Any) -> None:
                 """Requests are counted, not printed."""
 
+        class Server(ThreadingHTTPServer):
+            address_family = family_of(spec.host)
+
         try:
-            server = ThreadingHTTPServer((self.host, self.port), Handler)
+            server = Server((self.host, self.port), Handler)
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen on http://{self.host}:{self.port}: {error.strerror}") from None
+            why = error.strerror or error
+            raise OSError(error.errno, f"cannot listen on http://{at(self.host, self.port)}: {why}") from None
         server.daemon_threads = True
         server.timeout = 0.1
         with server:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from ...pipeline.errors import GraphError
+from ._addresses import options_of
 from ._splitter import FRAMINGS
 from .http import HttpLine
 from .reader import Line
@@ -29,7 +30,7 @@ def check_url(url: str) -> None:
     if parts.scheme not in _SCHEMES or missing:
         expected = "udp://HOST:PORT, tcp://HOST:PORT, ws://HOST:PORT/PATH, wss://... or http://HOST:PORT/PATH"
         raise GraphError("not the address of a feed", expected=expected, got=url)
-    framing = parse_qs(parts.query).get("framing", ["lines"])[0]
+    framing = options_of(url).get("framing", "lines")
     if parts.scheme == "tcp" and framing not in FRAMINGS:
         raise GraphError(f"no framing {framing!r}", expected=" | ".join(FRAMINGS), got=url)
 
@@ -40,10 +41,10 @@ def line_to(
     """The line number `number` of a feed. `framing` is the codec's; the URL's ``?framing=`` goes before it."""
     check_url(url)
     parts = urlsplit(url)
-    asked = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    asked = options_of(url)
     host, port = str(parts.hostname), parts.port or 0
     if parts.scheme == "udp":
-        return UdpLine(host, port, number, asked.get("interface", "0.0.0.0"))
+        return UdpLine(host, port, number, asked.get("interface", ""))
     if parts.scheme == "tcp":
         return TcpLine(host, port, number, asked.get("framing", framing), patience_ns)
     if parts.scheme == "http":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...pipeline.context import Context
 from ...pipeline.errors import FormatError
+from ._addresses import at
 from ._retry import Retry, reason_of
 from ._splitter import FRAMINGS, NoLength, Splitter, TooLong
 from .arrival import Arrival
@@ -37,7 +38,7 @@ class TcpLine:
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises ConnectionError if there never was a connection within the patience, FormatError where
         the first thing that comes is no length."""
-        place = f"tcp://{self.host}:{self.port}"
+        place = f"tcp://{at(self.host, self.port)}"
         retry = Retry(context, self.patience_ns, place)
         connected = came = False
         while not inlet.done:
@@ -84,7 +85,7 @@ class TcpLine:
                     some = True
             except NoLength as error:
                 if first:
-                    raise FormatError(f"tcp://{self.host}:{self.port}: {error}; {_SAY}") from None
+                    raise FormatError(f"tcp://{at(self.host, self.port)}: {error}; {_SAY}") from None
                 return str(error), some
             except TooLong as error:
                 return str(error), some

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 from ...pipeline.clock import RealClock
 from ...pipeline.context import Context
+from ._addresses import address_of, at, is_group, join
 from ._losses import MISSED
 from ._numbers import AGAIN, GAP, LATE, RESTART, Numbers
 from .arrival import Arrival
@@ -28,7 +28,7 @@ _STAMP, _DROPS, _FORCED_BUFFER = 35, 40, 33
 
 @dataclass(frozen=True)
 class UdpLine:
-    """Datagrams to `host`:`port`; a multicast `host` is joined on `interface` (its address).
+    """Datagrams to `host`:`port` (IPv4 or IPv6); a multicast `host` is joined on `interface` (see `_addresses`).
 
     Each datagram is one message, stamped with the time at which the kernel took it in. What the kernel dropped because
     nobody read in time is counted with what did not fit the queue. Datagrams that a replay has numbered are watched: lost
@@ -38,7 +38,7 @@ class UdpLine:
     host: str
     port: int
     line: int = 0
-    interface: str = "0.0.0.0"
+    interface: str = ""
 
     def run(self, inlet: Inlet, context: Context) -> None:
         """See `Line.run`. Raises OSError where the address cannot be had."""
@@ -84,8 +84,11 @@ class UdpLine:
         return True
 
     def _open(self) -> socket.socket:
-        group = ipaddress.ip_address(socket.gethostbyname(self.host))
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            family, address = address_of(self.host, self.port)
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise self._refused(error) from None
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             if sys.platform == "linux":
@@ -93,14 +96,15 @@ class UdpLine:
                     sock.setsockopt(socket.SOL_SOCKET, _FORCED_BUFFER, _BUFFER)
                 sock.setsockopt(socket.SOL_SOCKET, _STAMP, 1)
                 sock.setsockopt(socket.SOL_SOCKET, _DROPS, 1)
-            if group.is_multicast:
+            if is_group(address):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((str(group), self.port))
-            if group.is_multicast:
-                member = socket.inet_aton(str(group)) + socket.inet_aton(self.interface)
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+            join(sock, address, self.interface)
             sock.settimeout(0.1)
         except OSError as error:
             sock.close()
-            raise OSError(error.errno, f"cannot receive on udp://{self.host}:{self.port}: {error.strerror}") from None
+            raise self._refused(error) from None
         return sock
+
+    def _refused(self, error: OSError) -> OSError:
+        why = error.strerror or error
+        return OSError(error.errno, f"cannot receive on udp://{at(self.host, self.port)}: {why}")

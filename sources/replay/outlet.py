@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from ...pipeline.clock import Clock
 from ...pipeline.errors import GraphError
+from ..live._addresses import OPTIONS, options_of
 from .message import Message, Playable
 
 __all__ = ["Outlet", "outlet_to"]
@@ -50,7 +51,6 @@ class Outlet(ABC):
 def outlet_to(url: str, playable: Playable, clock: Clock, stop: threading.Event, *, stamped: bool) -> Outlet:
     """What serves or sends to `url`. Raises GraphError for a URL that is none, OSError where it cannot be opened."""
     parts = urlsplit(url)
-    asked = {key: values[-1] for key, values in parse_qs(parts.query).items()}
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
@@ -62,11 +62,13 @@ def outlet_to(url: str, playable: Playable, clock: Clock, stop: threading.Event,
     from .outlet_served import TcpOutlet, WebSocketOutlet
 
     if parts.scheme == "udp":
+        asked = options_of(url, OPTIONS["udp"])
         return UdpOutlet(
-            host, port, _ttl(asked, url), asked.get("interface", "127.0.0.1"), playable, clock, stop, stamped=stamped
+            host, port, _ttl(asked, url), asked.get("interface", ""), playable, clock, stop, stamped=stamped
         )
     if parts.scheme == "http":
         return HttpOutlet(url, playable, clock, stop, stamped=stamped)
+    options_of(url, ())
     kind = TcpOutlet if parts.scheme == "tcp" else WebSocketOutlet
     return kind(host, port, playable, clock, stop, stamped=stamped)
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...pipeline.errors import FormatError, PenstockError
+from ..live._addresses import address_of, at, send_from
 from ..live.stamp import HEADER, HTTP_CHANNEL, HTTP_FIELD, MAGIC, MOST_NUMBER
 from .message import Message, Playable
 from .outlet import Outlet
@@ -32,16 +33,19 @@ class UdpOutlet(Outlet):
         self, host: str, port: int, ttl: int, interface: str, playable: Playable, *args: Any, **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        self.address = f"udp://{host}:{port}"
+        self.address = f"udp://{at(host, port)}"
         self._greeting = playable.greeting
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
-            self._socket.connect((host, port))
+            family, address = address_of(host, port)
+            self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise self._unsent(error) from None
+        try:
+            send_from(self._socket, address, interface, ttl)
+            self._socket.connect(address)
         except OSError as error:
             self._socket.close()
-            raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
+            raise self._unsent(error) from None
         self._sent, self._number = False, 0
 
     def ready(self, receivers: int) -> bool:
@@ -67,6 +71,9 @@ class UdpOutlet(Outlet):
                 self._check_first()
         self._number = number
 
+    def _unsent(self, error: OSError) -> OSError:
+        return OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}")
+
     def _check_first(self) -> None:
         self._sent = True
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
@@ -77,7 +84,7 @@ class UdpOutlet(Outlet):
             why = f"a message of {len(data)} bytes does not fit a datagram; serve it on tcp:// or ws://"
             raise FormatError(why) from None
         if error.errno != errno.ECONNREFUSED:
-            raise OSError(error.errno, f"cannot send to {self.address}: {error.strerror or error}") from None
+            raise self._unsent(error) from None
         self._refused()  # tells of one that was sent before; this one did not go out
         self._send_again(data)
 
@@ -101,7 +108,7 @@ class HttpOutlet(Outlet):
     def __init__(self, url: str, playable: Playable, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         parts = urlsplit(url)
-        self._path = parts.path or "/"
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._kind = "application/json" if playable.text else "application/octet-stream"
         self._greeting = playable.greeting
         self._connection = HTTPConnection(str(parts.hostname), parts.port or 80, timeout=30)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...pipeline.clock import Clock
 from ...pipeline.errors import MissingExtraError
+from ..live._addresses import at, family_of
 from ..live._splitter import FRAMINGS
 from ..live.stamp import pack
 from .message import Message, Playable
@@ -83,11 +84,11 @@ class TcpOutlet(_Served):
         self._text, self._width = playable.text, FRAMINGS.get(playable.framing, 0)
         self._greeting = playable.greeting
         try:
-            self._server = socket.create_server((host, port))
+            self._server = socket.create_server((host, port), family=family_of(host))
         except OSError as error:
-            raise _no_server(error, f"tcp://{host}:{port}") from None
+            raise _no_server(error, f"tcp://{at(host, port)}") from None
         self._server.settimeout(_PATIENCE_S)
-        self.address = f"tcp://{host}:{self._server.getsockname()[1]}"
+        self.address = f"tcp://{at(host, self._server.getsockname()[1])}"
         self._thread = threading.Thread(target=self._accept, name="penstock-replay-accept", daemon=True)
         self._closing = False
         self._thread.start()
@@ -145,10 +146,11 @@ class WebSocketOutlet(_Served):
             raise MissingExtraError("serving over WebSocket", "websockets", "live") from None
         self._text, self._greeting = playable.text, playable.greeting
         try:
-            self._server = serve(self._handle, host, port, compression=None)
+            sock = socket.create_server((host, port), family=family_of(host))
         except OSError as error:
-            raise _no_server(error, f"ws://{host}:{port}") from None
-        self.address = f"ws://{host}:{self._server.socket.getsockname()[1]}"
+            raise _no_server(error, f"ws://{at(host, port)}") from None
+        self._server = serve(self._handle, sock=sock, compression=None)
+        self.address = f"ws://{at(host, self._server.socket.getsockname()[1])}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="penstock-replay-serve", daemon=True)
         self._thread.start()
 

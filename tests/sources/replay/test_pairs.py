@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live_feeds import beside, follow, lines_of, write_lines
+from live_feeds import beside, follow, free_port, lines_of, until_bound, write_lines
 from penstock import sources
 from penstock.pipeline.clock import RealClock
+from penstock.pipeline.errors import GraphError
 from penstock.pipeline.source import SourceSpec
 from penstock.sources.live.feed import Live
 from penstock.sources.live.raw_messages import RawMessages
@@ -68,7 +70,8 @@ def test_an_itch_file_served_comes_back_with_its_rows_and_its_date(
 
 @pytest.mark.parametrize("kind", ["tcp", "ws"])
 def test_a_replay_says_that_its_receiver_has_left_and_goes_on_with_the_next(kind: str) -> None:
-    left, told, stop = threading.Event(), list[str](), threading.Event()
+    left, noticed, stop = threading.Event(), threading.Event(), threading.Event()
+    told: list[str] = []
 
     def messages() -> Iterator[Message]:
         for n in range(64):
@@ -79,7 +82,12 @@ def test_a_replay_says_that_its_receiver_has_left_and_goes_on_with_the_next(kind
 
     playable = Playable(messages)
     outlet = outlet_to(f"{kind}://127.0.0.1:0", playable, RealClock(), stop, stamped=True)
-    outlet.told = told.append
+
+    def tell(line: str) -> None:
+        told.append(line)
+        noticed.set()
+
+    outlet.told = tell
 
     def send() -> Any:
         outlet.ready(1)
@@ -91,8 +99,118 @@ def test_a_replay_says_that_its_receiver_has_left_and_goes_on_with_the_next(kind
     with beside(send) as sent:
         assert follow(Live(outlet.address, RawMessages(), most=64))[0].num_rows == 64
         left.set()
+        assert noticed.wait(10)
         table = follow(Live(outlet.address, RawMessages(), reconnect="0s"))[0]
     assert sent[0].messages == 704 and not sent[0].stopped
     assert set(table["data"].to_pylist()) == {b"y" * 4096}
     (line,) = told
     assert re.fullmatch(r"the receiver left after \d+ messages; waiting for another", line)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _group_interface() -> tuple[int, str]:
+    """Number and name of an interface to which IPv6 groups have a route; 0 if there is none."""
+    for number, name in socket.if_nameindex() if _has_ipv6() else ():
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, number)
+            try:
+                sock.connect(("ff0e::114", 9, 0, number))
+                sock.send(b"")
+            except OSError:
+                continue
+            return number, name
+    return 0, ""
+
+
+ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 address ::1")
+NUMBER, NAME = _group_interface()
+ipv6_groups = pytest.mark.skipif(not NUMBER, reason="this machine has no route for IPv6 multicast")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "239.255.7.14",
+        "239.255.7.14?interface=lo",
+        pytest.param("[::1]", marks=ipv6),
+        pytest.param("[ff0e::114]", marks=ipv6_groups),
+        pytest.param(f"[ff0e::114]?interface={NAME}", marks=ipv6_groups),
+        pytest.param(f"[ff02::114]?interface={NUMBER}", marks=ipv6_groups),
+    ],
+)
+def test_datagrams_reach_who_has_the_same_address(tmp_path: Path, host: str) -> None:
+    path = write_lines(tmp_path / "lines.ndjson", 20)
+    port = free_port(socket.SOCK_DGRAM)
+    host, _, options = host.partition("?")
+    url = f"udp://{host}:{port}" + (f"?{options}" if options else "")
+
+    def send() -> Any:
+        until_bound(port)
+        return replay(str(path), url, speed=50)
+
+    with beside(send):
+        table, bad, _ = follow(Live(url, RawMessages(), most=20, duration="10s"))
+    assert bad == [] and table["data"].to_pylist() == lines_of(20)
+
+
+@ipv6
+@pytest.mark.parametrize("scheme", ["tcp", "ws"])
+def test_servers_listen_on_ipv6(tmp_path: Path, scheme: str) -> None:
+    path = write_lines(tmp_path / "lines.ndjson", 5)
+    table, bad = served(path, f"{scheme}://[::1]:0", lambda url: Live(url, RawMessages(), reconnect="0s"))
+    assert bad == [] and table["data"].to_pylist() == lines_of(5)
+
+
+@ipv6
+def test_posts_are_taken_on_ipv6(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "lines.ndjson", 5)
+    url = f"http://[::1]:{free_port()}/x?token=1"
+
+    def send() -> Any:
+        while True:  # what listens may not yet
+            try:
+                return replay(str(path), url, speed=0)
+            except ConnectionRefusedError:
+                threading.Event().wait(0.02)
+
+    with beside(send):
+        assert follow(Live(url, RawMessages(), most=5, duration="10s"))[0]["data"].to_pylist() == lines_of(5)
+
+
+@pytest.mark.parametrize("url", ["udp://239.1.1.1:9?iface=lo", "tcp://127.0.0.1:9?frame=lines", "tcp://h:9?framing="])
+def test_an_option_that_an_address_does_not_have_is_refused_and_those_it_has_are_named(url: str) -> None:
+    known = "interface=" if url.startswith("udp") else "framing=" if "frame" in url else "lines"
+    with pytest.raises(GraphError, match=rf"no (option|framing).*({known}|lines)"):
+        Live(url, RawMessages())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "127.0.0.1:{port}?interface=eth77",
+        "239.255.7.15:{port}?interface=eth77",
+        "239.255.7.15:{port}?interface=203.0.113.77",
+        pytest.param("[ff0e::114]:{port}?interface=eth77", marks=ipv6),
+    ],
+)
+def test_an_interface_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, place: str) -> None:
+    path = write_lines(tmp_path / "lines.ndjson", 5)
+    url = "udp://" + place.format(port=free_port(socket.SOCK_DGRAM))
+    wrong = url.partition("interface=")[2]
+    told = rf"no interface .*{wrong}" + ("'; this machine has .*lo" if wrong == "eth77" else "")
+    with pytest.raises(OSError, match=f"cannot receive on udp://.*: {told}"):
+        follow(Live(url, RawMessages()))
+    with pytest.raises(OSError, match=f"cannot send to udp://.*: {told}"):
+        replay(str(path), url, speed=0)
+    with pytest.raises(GraphError, match=r"no option 'iface'.*interface="):
+        replay(str(path), url.replace("interface", "iface"), speed=0)
