@@ -209,7 +209,8 @@ def _record(arguments: argparse.Namespace) -> int:
     finally:
         reader.close()
         progress.end()
-    print(f"{arguments.out}: {messages:,} messages, {size:,} bytes" + (f", {len(gaps)} gaps" if gaps else ""))
+    made = f"{messages:,} messages, {size:,} bytes" if messages else "no message came, so there is no file"
+    print(f"{arguments.out}: {made}" + (f", {len(gaps)} gaps" if gaps else ""))
     for gap in gaps[:20]:
         print(f"  {gap.error}")
     return 0

@@ -87,13 +87,13 @@ class Recorder:
         return self._channels[key]
 
     def close(self) -> None:
-        """Finish the file and give it its name; nothing is left where nothing came."""
+        """Finish the file and give it its name; nothing is left where no message came."""
         if not self._file.closed:
             writer: Any = self._writer
             writer.finish()
             self._file.close()
             part = _part_of(self._final)
-            if not self._count:
+            if not self.messages:
                 part.unlink()
             else:
                 part.replace(next(path for path in _names(self._final) if not path.exists()))

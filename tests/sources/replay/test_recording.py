@@ -85,6 +85,9 @@ def test_what_arrives_is_kept_to_the_byte_in_order_with_its_time(tmp_path: Path,
     recorder = Recorder(str(path), feed="test")
     recorder.write(came)
     recorder.close()
+    if all(arrival.event for arrival in came):
+        assert list(tmp_path.iterdir()) == []
+        return
     assert is_recording(path.read_bytes()[:100])
     assert [arrival for _, block in recorded_arrivals(str(path)) for arrival in block] == came
     rows, _, _ = follow(Recording(path))
