@@ -30,12 +30,14 @@ __all__ = ["Live"]
 class Live(SourceSpec):
     """A feed at `url`, or the same feed on several (the A and B side): rows as `codec` makes them.
 
-    ``udp://HOST:PORT`` (``?interface=ADDRESS`` for multicast), ``tcp://HOST:PORT`` (``?framing=lines|u16|u32``),
-    ``ws://`` and ``wss://`` are followed, ``http://HOST:PORT/PATH`` is listened on. A lost connection is made again for up
-    to `reconnect` after the loss; the gap is noticed by the codec or, where the feed has no numbers, told as a bad record.
-    A run that goes on from a checkpoint goes on from now: what came since the snapshot is missing, and told so.
-    `record` is a file (MCAP) to which everything that arrives is written. Raises GraphError for wrong arguments; a run
-    raises ConnectionError if there never was a connection.
+    ``udp://HOST:PORT`` (``?interface=`` name, number or address for multicast), ``tcp://HOST:PORT``
+    (``?framing=lines|u16|u32|bytes``, where its sender is no replay and does not send as the codec expects), ``ws://`` and
+    ``wss://`` are followed, ``http://HOST:PORT/PATH`` is listened on; an IPv6 address is in brackets. A lost
+    connection is made again for up to `reconnect` after the loss; the gap is noticed by the codec or, where the feed has no
+    numbers, told as a bad record. A run that goes on from a checkpoint goes on from now: what came since the snapshot is
+    missing, and told so. `record` is a file (MCAP) to which everything that arrives is written. Raises GraphError for
+    wrong arguments; a run raises ConnectionError if there never was a connection, FormatError for what is told apart in
+    another way.
     """
 
     format: ClassVar[str] = "live"

@@ -81,8 +81,8 @@ class RadarPackets(Codec):
 def live_radar(url: str | tuple[str, ...], sensor: str = "ars548", **options: Any) -> Live:
     """Detections or objects of a radar (``ars548``, ``srr520``) from a feed; options of `RadarPackets` and `Live`.
 
-    A multicast address is joined on ``?interface=ADDRESS``. The sensor's time is behind the time of receipt by its cycle:
-    rows may be late by `lateness`, 100 ms unless told otherwise.
+    A multicast address is joined on ``?interface=`` (its name, number or address). The sensor's time is behind the time of
+    receipt by its cycle: rows may be late by `lateness`, 100 ms unless told otherwise.
     """
     own = {key: options.pop(key) for key in ("table", "mode", "clock", "topic", "frame_id") if key in options}
     return Live(url, RadarPackets(sensor, **own), **{"lateness": "100ms", **options})
