@@ -52,7 +52,11 @@ def one_source(path: PathLike, **options: Any) -> SourceSpec:
         return found
     names = list(found.topics())
     if len(names) != 1:
-        what = "several topics: say which with topic=" if names else "no topics, and so nothing to read"
+        what = (
+            "several topics: say which with topic= (on the command line --topic)"
+            if names
+            else "no topics, and so nothing to read"
+        )
         raise GraphError(f"{location(path)} holds {what}", expected=", ".join(names) or None)
     only: SourceSpec = found.topic(names[0])
     return only
