@@ -107,6 +107,8 @@ def until_bound(port: int) -> None:
     raise AssertionError(f"nobody has bound the port {port}")
 
 
+#: How long a test waits for what should come at once, s: kernels may have to be compiled first, on a busy machine.
+_PATIENCE_S = 90
 #: Steps of a faulty sender, beside the messages that it sends: wait until something has come out of the feed, wait until the
 #: feed has told something, end the connection and begin another one.
 PAUSE, TOLD, BREAK = "pause", "told", "break"
@@ -163,12 +165,12 @@ class Watched:
     def wait(self, step: str) -> None:
         """Until something has come, or something has been told."""
         with self._changed:
-            came = self._changed.wait_for(lambda: self.bad if step == TOLD else self._blocks, 10)
+            came = self._changed.wait_for(lambda: self.bad if step == TOLD else self._blocks, _PATIENCE_S)
         assert came, f"nothing has been {step}"
 
     def finish(self) -> pa.Table:
         """All rows, once the feed has ended."""
-        assert self._ended.wait(15), "the feed has not ended"
+        assert self._ended.wait(_PATIENCE_S), "the feed has not ended"
         if self._failure is not None:
             raise self._failure
         return pa.Table.from_batches(self.rows, self._schema)
