@@ -56,8 +56,10 @@ class WebSocketLine:
                         return
                     raise ConnectionError(f"no connection to {self.url}: {error}") from None
                 connected = True
-                retry.succeeded()
+                retry.connected()
             reason = current.follow(self.rollover_ns)
+            if current.came:
+                retry.succeeded()
             if reason is None and not inlet.done:
                 current = self._replaced(current, inlet, context)
                 continue
@@ -122,6 +124,8 @@ class _Connection:
 
         self._line, self._inlet, self._context = line, inlet, context
         self.overlap, self._old, self._idle = overlap, False, False
+        #: Whether a message has come.
+        self.came = False
         self._resources = ExitStack()
         opening = connect(line.url, max_size=line.limit, open_timeout=10, close_timeout=1)
         self._socket: Any = self._resources.enter_context(opening)
@@ -176,7 +180,7 @@ class _Connection:
             self._idle = True
             return str(error) or "closed"
         came = self._context.clock.now_ns()
-        self._idle = False
+        self._idle, self.came = False, True
         if self.overlap is not None and self._is_repeated(message):
             self._inlet.repeated += 1
             return None

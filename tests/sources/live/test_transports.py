@@ -28,7 +28,7 @@ from penstock.sources.live.json_messages import live_events, live_ndjson
 from penstock.sources.live.raw_messages import RawMessages
 from penstock.sources.live.reader import LiveReader
 from penstock.sources.live.stamp import pack, split_text, unpack
-from penstock.sources.live.websocket import _Overlap
+from penstock.sources.live.websocket import WebSocketLine, _Overlap
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
@@ -214,6 +214,23 @@ def websocket_server(handler: Any) -> Any:
     server = serve(handler, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
+
+
+def test_a_server_that_only_comes_and_goes_is_asked_less_and_less_often() -> None:
+    context = Context("ws", clock=SyntheticClock())
+    inlet = Inlet(context.stop)
+    times: list[int] = []
+
+    def handle(connection: Any) -> None:
+        times.append(context.clock.monotonic_ns())
+        if len(times) == 6:
+            inlet.close()
+
+    server = websocket_server(handle)
+    WebSocketLine(f"ws://127.0.0.1:{server.socket.getsockname()[1]}").run(inlet, context)
+    server.shutdown()
+    pauses = [b - a for a, b in itertools.pairwise(times)]
+    assert pauses == [n * 100_000_000 for n in (1, 2, 4, 8, 16)]
 
 
 def test_a_websocket_that_breaks_is_joined_again_and_the_gap_is_told() -> None:
