@@ -76,6 +76,10 @@ class Tally:
         return bool(self.bad or self.dropped or self.noted or self.copied)
 
 
+#: A tally that nobody has begun: most batches have nothing to count.
+_NOTHING = Tally()
+
+
 def _copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -129,7 +133,7 @@ class Context:
 
     def gather(self) -> None:
         """Keep what this thread counts from now on apart, until `gathered`: it works ahead of the order."""
-        self._here.tally = Tally()
+        self._here.tally = _NOTHING
 
     def gathered(self) -> Tally:
         """What was kept apart."""
@@ -150,7 +154,10 @@ class Context:
 
     @property
     def _apart(self) -> Tally | None:
-        return getattr(self._here, "tally", None)
+        tally: Tally | None = getattr(self._here, "tally", None)
+        if tally is _NOTHING:
+            tally = self._here.tally = Tally()
+        return tally
 
     def quarantine(self, record: BadRecord) -> None:
         """Put a bad record aside and count it. Raises DecodeError under ``on_error="raise"``. Thread-safe."""
