@@ -146,7 +146,8 @@ class Runtime:
     def heads(self, stage: Stage) -> Head:
         """The parallel part of a stage."""
         first = 1 if isinstance(stage.entry.spec, SourceSpec) else 0
-        return Head([self._cell(node) for node in stage.nodes[first : first + stage.head]], gathers=True)
+        gathers = self.options.checkpoint is not None  # only a snapshot looks at counters while a run goes on
+        return Head([self._cell(node) for node in stage.nodes[first : first + stage.head]], gathers=gathers)
 
     def _cell(self, node: Node) -> Cell:
         cell = self.cells[node]
