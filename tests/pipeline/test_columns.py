@@ -174,7 +174,9 @@ def test_columns_start_on_aligned_addresses() -> None:
 
 
 def test_a_layout_is_made_once_and_lays_out_blocks_of_any_number_of_rows() -> None:
-    schema = pa.schema([("n", pa.int16()), ("known", pa.int64()), ("text", pa.utf8()), ("v", pa.list_(pa.float32(), 2))])
+    schema = pa.schema(
+        [("n", pa.int16()), ("known", pa.int64()), ("text", pa.utf8()), ("v", pa.list_(pa.float32(), 2))]
+    )
     layout, pool = ColumnLayout(schema, ready=("known",)), BufferPool()
     for rows in (0, 1, 70):
         block = layout.take(pool, rows)

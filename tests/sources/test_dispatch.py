@@ -119,7 +119,10 @@ def test_what_is_no_recording_is_refused_in_one_line(tmp_path: Path) -> None:
         (b'\x1e{"a": 1}\n\x1e{"a": 2}\n', "behind record separators"),
         (b"[1, 2]\n", "a JSON array, but not of objects"),
         (b'1700000000000000000 {"channel":"trades","data":[]}\n', "recording of JSON messages .* no venue known"),
-        (b"5859400,200,5853300,18\n5859400,200,5853200,18\n", "an order book of LOBSTER, .* file of messages beside it"),
+        (
+            b"5859400,200,5853300,18\n5859400,200,5853200,18\n",
+            "an order book of LOBSTER, .* file of messages beside it",
+        ),
         (b"5859400,200,9853300,18\n5859400,200,9853200,18\n", "numbers in fours, as an order book of LOBSTER has them"),
         (b"timestamp_utc;open;high\n2024-01-01;1;2\n", "a table of text that begins with 'timestamp_utc;open;high'"),
         (b"hello\nworld\n", "text in no format known here, which begins with 'hello'"),
