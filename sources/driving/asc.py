@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
-from ...pipeline.duration import Duration, nanoseconds
 from ...pipeline.errors import FormatError
 from ...pipeline.schema import describe, event_schema
-from ...pipeline.source import Decoded, Position, SourceReader, SourceSpec, Split
-from ..storage.stored import PathLike, base_name, location
+from ...pipeline.source import Decoded, Position, SourceReader, Split
+from ..storage.stored import PathLike, location
 from ..storage.unpack import head_of, open_feed
+from ._can_dated_log import DatedLog
 from ._can_tables import can_fields
 from ._dataset_times import civil_ns, zone
 
@@ -64,7 +64,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Asc(SourceSpec):
+class Asc(DatedLog):
     """An .asc log as ``can.frame``: bus, can_id, ext, fd, len, data behind ts_event, ts_recv and seq.
 
     ``bus`` is the channel as written (from 1). ``can_id`` has bit 30 set for a remote and bit 29 for an error frame.
@@ -80,27 +80,6 @@ class Asc(SourceSpec):
     """
 
     format: ClassVar[str] = "asc"
-    path: PathLike
-    timezone: str = "UTC"
-    start: str | None = None
-    fd: bool | None = None
-    lateness: Duration = "100ms"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", location(self.path))
-        at = zone(self.timezone)
-        if self.start is not None:
-            civil_ns(self.start, at)
-        object.__setattr__(self, "lateness", nanoseconds(self.lateness))
-
-    @property
-    def lateness_ns(self) -> int:
-        """`lateness` in ns."""
-        return nanoseconds(self.lateness)
-
-    @property
-    def name(self) -> str:
-        return base_name(self.path)
 
     @property
     def schema(self) -> pa.Schema:
