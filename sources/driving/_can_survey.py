@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ...pipeline.columns import as_numpy, event_ns
+from ...pipeline.schema import describe
+from ..storage.stored import PathLike
+from ..storage.unpack import head_of
 from ._blf_reader import BlfReader
 from ._can_lines import CanLogReader
 from ._dataset_times import time_span
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "contents", "survey"]
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,32 @@ def survey(reader: CanLogReader | BlfReader) -> Survey:
             least, most = min(least, int(times.min())), max(most, int(times.max()))
     time = time_span(least, most) if most >= least else None
     return Survey(messages, bad, buses, time, dropped, reader.problem)
+
+
+def contents(
+    reader: CanLogReader | BlfReader, path: PathLike, schema: pa.Schema, *, name: str, bus: str, dated: bool
+) -> dict[str, Any]:
+    """What `inspect` tells of the log of format `name` at `path`, whose buses are numbers; `reader` is read and closed."""
+    try:
+        found = survey(reader)
+    finally:
+        reader.close()
+    text = describe(schema)
+    topics = {
+        f"{bus} {number}": {"type": "can.frame", "messages": int(count), "schema": text}
+        for number, count in enumerate(found.buses.tolist())
+        if count
+    }
+    return {
+        "format": name,
+        "compression": head_of(path, 16)[1],
+        "messages": found.messages,
+        "topics": topics,
+        "one_table": True,
+        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
+        "other": found.dropped,
+        "bad": found.bad,
+        "time": found.time,
+        "schema": text,
+        "problem": found.problem or (None if dated else "it does not say when it was recorded"),
+    }

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
-from ...pipeline.schema import describe, event_schema
+from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, Split
 from ..storage.stored import PathLike, location
 from ..storage.unpack import head_of, open_feed
@@ -187,35 +187,20 @@ def inspect_asc(path: PathLike) -> dict[str, Any]:
     """What an .asc log holds, found by reading it. Keys: ``format``, ``compression``, ``messages`` (lines), ``topics`` (by
     channel: type, messages, schema), ``other`` (lines that are no frames, by reason), ``bad``, ``time``, ``schema``,
     ``base``, ``timestamps``, ``problem``. Raises FormatError, OSError."""
-    from ._can_survey import survey
+    from ._can_survey import contents
 
     spec = Asc(path)
-    reader = spec._reader(Context("inspect"), None)
-    try:
-        found = survey(reader)
-    finally:
-        reader.close()
-    header, schema = read_header(_head(path), "UTC"), describe(spec.schema)
-    topics = {
-        f"channel {bus}": {"type": "can.frame", "messages": int(count), "schema": schema}
-        for bus, count in enumerate(found.buses.tolist())
-        if count
-    }
-    return {
-        "format": "Vector ASC",
-        "compression": head_of(path, 16)[1],
-        "messages": found.messages,
-        "topics": topics,
-        "one_table": True,
-        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
-        "other": found.dropped,
-        "bad": found.bad,
-        "time": found.time,
-        "schema": schema,
-        "base": "dec" if header.decimal else "hex",
-        "timestamps": "relative" if header.relative else "absolute",
-        "problem": found.problem or (None if header.start is not None else "it does not say when it was recorded"),
-    }
+    header = read_header(_head(path), "UTC")
+    found = contents(
+        spec._reader(Context("inspect"), None),
+        path,
+        spec.schema,
+        name="Vector ASC",
+        bus="channel",
+        dated=header.start is not None,
+    )
+    base, timestamps = "dec" if header.decimal else "hex", "relative" if header.relative else "absolute"
+    return {**found, "base": base, "timestamps": timestamps}
 
 
 def _head(path: PathLike) -> bytes:

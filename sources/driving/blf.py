@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
-from ...pipeline.schema import describe, event_schema
+from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, Split
 from ..storage.stored import PathLike, location
 from ..storage.unpack import BytesFeed, head_of, open_feed
@@ -106,34 +106,13 @@ def inspect_blf(path: PathLike) -> dict[str, Any]:
     """What a BLF log holds, found by reading it. Keys: ``format``, ``compression``, ``messages`` (objects), ``topics`` (by
     channel: type, messages, schema), ``other`` (objects that are no frames, by type), ``bad``, ``time``, ``schema``,
     ``problem``. Raises FormatError, OSError."""
-    from ._can_survey import survey
+    from ._can_survey import contents
 
     spec = Blf(path)
-    reader = spec._reader(Context("inspect"), None)
-    try:
-        found = survey(reader)
-    finally:
-        reader.close()
-    schema = describe(spec.schema)
-    topics = {
-        f"channel {bus}": {"type": "can.frame", "messages": int(count), "schema": schema}
-        for bus, count in enumerate(found.buses.tolist())
-        if count
-    }
-    untimed = None if spec._origin(_head(path)[1]) is not None else "it does not say when it was recorded"
-    return {
-        "format": "Vector BLF",
-        "compression": head_of(path, 16)[1],
-        "messages": found.messages,
-        "topics": topics,
-        "one_table": True,
-        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
-        "other": found.dropped,
-        "bad": found.bad,
-        "time": found.time,
-        "schema": schema,
-        "problem": found.problem or untimed,
-    }
+    dated = spec._origin(_head(path)[1]) is not None
+    return contents(
+        spec._reader(Context("inspect"), None), path, spec.schema, name="Vector BLF", bus="channel", dated=dated
+    )
 
 
 def _head(path: PathLike) -> tuple[bytes, FileHead]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from ...pipeline.context import BadRecord, Context
 from ...pipeline.errors import FormatError
-from ...pipeline.schema import describe, event_schema
+from ...pipeline.schema import event_schema
 from ...pipeline.source import Decoded, Position, SourceReader, Split
 from ..storage.stored import PathLike, location
 from ..storage.unpack import head_of, open_feed
@@ -194,34 +194,19 @@ def inspect_trc(path: PathLike) -> dict[str, Any]:
     """What a trace holds, found by reading it. Keys: ``format``, ``version``, ``compression``, ``messages`` (lines),
     ``topics`` (by bus: type, messages, schema), ``other`` (lines that are no frames, by reason), ``bad``, ``time``,
     ``schema``, ``problem``. Raises FormatError, OSError."""
-    from ._can_survey import survey
+    from ._can_survey import contents
 
     spec = Trc(path)
-    reader = spec._reader(Context("inspect"), None)
-    try:
-        found = survey(reader)
-    finally:
-        reader.close()
-    header, schema = read_header(_head(path), "UTC"), describe(spec.schema)
-    topics = {
-        f"bus {bus}": {"type": "can.frame", "messages": int(count), "schema": schema}
-        for bus, count in enumerate(found.buses.tolist())
-        if count
-    }
-    return {
-        "format": "PEAK TRC",
-        "version": header.version,
-        "compression": head_of(path, 16)[1],
-        "messages": found.messages,
-        "topics": topics,
-        "one_table": True,
-        "hint": "ops.CanSignals(DBC, MESSAGE) makes columns of signals",
-        "other": found.dropped,
-        "bad": found.bad,
-        "time": found.time,
-        "schema": schema,
-        "problem": found.problem or (None if header.start is not None else "it does not say when it was recorded"),
-    }
+    header = read_header(_head(path), "UTC")
+    found = contents(
+        spec._reader(Context("inspect"), None),
+        path,
+        spec.schema,
+        name="PEAK TRC",
+        bus="bus",
+        dated=header.start is not None,
+    )
+    return {**found, "version": header.version}
 
 
 def _head(path: PathLike) -> bytes:
