@@ -65,7 +65,7 @@ class StageMetrics:
 
 @dataclass(slots=True)
 class Tally:
-    """What a step counted and put aside while it worked on one batch, for whoever keeps the order to count."""
+    """What a step counted and put aside while it worked ahead of the order, or in another process, for whoever keeps it."""
 
     bad: list[BadRecord] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)

@@ -9,7 +9,7 @@ counts what lies behind it anew, however the source cuts it into blocks then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from .pace import Pacer
 from .plan import Node
 from .source import Block, Decoded, Position, SourceReader
 
-__all__ = ["Aside", "Given", "Head", "Reading", "Work"]
+__all__ = ["Given", "Head", "Reading", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,6 @@ class Given:
     latest: int
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """What a step set aside or counted while it worked on one batch ahead of the order, or in another process."""
-
-    bad: Sequence[BadRecord] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    noted: Mapping[str, int] = field(default_factory=dict)
-    copied: int = 0
-
-
 @dataclass(slots=True)
 class Work:
     """One block or batch on its way through the parallel part of a stage, with what it cost."""
@@ -55,7 +45,7 @@ class Work:
     given: Given | None = None
     block: Block | None = None
     costs: list[tuple[Cell, int, int, int]] = field(default_factory=list)
-    asides: list[tuple[Cell, Aside]] = field(default_factory=list)
+    asides: list[tuple[Cell, Tally]] = field(default_factory=list)
     failed: list[tuple[Cell, list[BadRecord]]] = field(default_factory=list)
     error: BaseException | None = None
     trace: Trace | None = None
@@ -100,7 +90,7 @@ class Head:
             return cell.work(batch, 0, failed)
         finally:
             if tally := cell.context.gathered():
-                work.asides.append((cell, Aside(tally.bad, tally.dropped, tally.noted, tally.copied)))
+                work.asides.append((cell, tally))
 
     def settle(self, work: Work) -> None:
         """Add the work's costs to the cells' counters. Raises RunError if a step fails on every row."""
@@ -113,13 +103,7 @@ class Head:
             metrics.bytes_in += nbytes
             metrics.busy_ns += spent
         for cell, aside in work.asides:
-            for reason, rows in aside.dropped.items():
-                cell.context.drop(reason, rows)
-            for what, count in aside.noted.items():
-                cell.context.note(what, count)
-            for record in aside.bad:
-                cell.context.quarantine(record)
-            cell.context.copied(aside.copied)
+            cell.context.count(aside)
             cell.judge([record for record in aside.bad if record.operation == cell.operation], worked[cell])
         for cell, failed in work.failed:
             cell.judge(failed, worked[cell])

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from ..cells import Cell
 from ..clock import RealClock
-from ..context import BadRecord
+from ..context import BadRecord, Tally
 from ..errors import RunError
-from ..reading import Aside, Given, Head, Work
+from ..reading import Given, Head, Work
 from ..source import Position, Split
 from .parcels import packed
 from .pieces import Piece, costs_of
@@ -34,12 +34,12 @@ __all__ = ["child", "decode_apart", "living_rows", "run_apart"]
 _STEP = 256
 
 
-def run_apart(process: HeadProcess, batch: pa.RecordBatch, work: Work) -> dict[int, Aside]:
+def run_apart(process: HeadProcess, batch: pa.RecordBatch, work: Work) -> dict[int, Tally]:
     """Run a head on `batch`; results are left in `work`, rows that kill are given as set aside by the first step."""
     survivors, bad = living_rows(process.head.cells, batch)
     if survivors.num_rows:
         process.head.run(work, [survivors], None, process.clock.monotonic_ns)
-    return {0: Aside(bad)} if bad else {}
+    return {0: Tally(bad)} if bad else {}
 
 
 def living_rows(cells: Sequence[Cell], batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[BadRecord]]:
@@ -108,14 +108,14 @@ def decode_apart(reading: SplitReading, split: Split, position: Position | None,
     decoded, given = reading.decode_bare(work)
     batches = [batch for batch in decoded.batches if batch.num_rows]
     cells = reading.process.head.cells
-    asides: dict[int, Aside] = {}
+    asides: dict[int, Tally] = {}
     if cells:
         bad: list[BadRecord] = []
         for batch in batches:
             found = run_apart(reading.process, batch, work)
             bad += found[0].bad if found else []
         gathered = reading.process.gathering.take()
-        asides = {**gathered, **({0: Aside([*gathered.get(0, Aside()).bad, *bad])} if bad else {})}
+        asides = {**gathered, **({0: Tally([*gathered.get(0, Tally()).bad, *bad])} if bad else {})}
     else:
         work.batches = [(batch, None) for batch in batches]
     return Piece(

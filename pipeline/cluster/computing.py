@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from ..cells import failure
 from ..clock import RealClock
-from ..context import Context
+from ..context import Context, Tally
 from ..errors import PenstockError
 from ..memory import BufferPool
 from ..operator import OperatorSpec
 from ..plan import Node, Plan
-from ..reading import Aside, Work
+from ..reading import Work
 from ..runtime import POOL_KEEP
 from ..state_codec import decode_state, encode_state
 from .divided import Emitted
@@ -120,7 +120,7 @@ class KeyPart:
             operator.restore(decode_state(payload))
         sides, self._sides = self._sides, {}
         late, metrics.late_rows = metrics.late_rows, 0
-        aside: Aside | None = self._gathering.take().get(0)
+        aside: Tally | None = self._gathering.take().get(0)
         main = [packed(batch) for batch in out if batch.num_rows]
         aloof = {name: [packed(batch) for batch in batches] for name, batches in sides.items()}
         every = [*main, *(pair for pairs in aloof.values() for pair in pairs)]

@@ -13,11 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..context import Context
+from ..context import Context, Tally
 from ..errors import RunError
 from ..operator import Operator, OperatorSpec, State
 from ..plan import Node
-from ..reading import Aside
 from ..state_codec import decode_state, encode_state
 from .parcels import opened, packed
 
@@ -30,7 +29,7 @@ class Emitted:
 
     batches: Sequence[Any] = ()
     sides: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    aside: Aside | None = None
+    aside: Tally | None = None
     late_rows: int = 0
     state_bytes: int = 0
     state: bytes | None = None

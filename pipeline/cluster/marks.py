@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..reading import Aside, Work
+from ..context import Tally
+from ..reading import Work
 from ..source import Position, Split
 from .pieces import Piece
 
@@ -37,7 +38,7 @@ class Marks:
         self.careful = careful
         self._suspects = frozenset(suspects)
         self._write = write
-        self._asides: dict[int, Aside] = {}
+        self._asides: dict[int, Tally] = {}
 
     def note(self, step: str, split: int, position: Position | None) -> None:
         """The block of a source behind `position` is about to be decoded."""
@@ -69,7 +70,7 @@ class Marks:
 
         self._asides = run_apart(process, batch, work)
 
-    def take_asides(self) -> Mapping[int, Aside]:
+    def take_asides(self) -> Mapping[int, Tally]:
         """What the last `run_apart` set aside."""
         found, self._asides = self._asides, {}
         return found

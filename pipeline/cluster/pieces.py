@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cells import Cell
 from ..context import BadRecord, Context, StageMetrics, Tally
-from ..reading import Aside, Given
+from ..reading import Given
 from ..source import Position
 
 __all__ = ["Gathering", "HeadPart", "Piece", "costs_of"]
@@ -41,7 +41,7 @@ class Piece:
     bad: Sequence[BadRecord] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     costs: Sequence[tuple[int, HeadPart]] = ()
-    asides: Mapping[int, Aside] = field(default_factory=dict)
+    asides: Mapping[int, Tally] = field(default_factory=dict)
     error: BaseException | None = None
     copied: int = 0
     tallies: Sequence[Tally] = ()
@@ -62,14 +62,14 @@ class Gathering:
         """Gather what is counted through `context`."""
         self._contexts.append(context)
 
-    def take(self) -> dict[int, Aside]:
+    def take(self) -> dict[int, Tally]:
         """What was counted since the last call, by position of the step."""
         found = {}
         for position, context in enumerate(self._contexts):
             metrics = context.metrics
             bad = self._bad.pop(context.step, [])
             if bad or metrics.dropped or metrics.noted or metrics.bytes_copied:
-                found[position] = Aside(bad, dict(metrics.dropped), dict(metrics.noted), metrics.bytes_copied)
+                found[position] = Tally(bad, dict(metrics.dropped), dict(metrics.noted), metrics.bytes_copied)
                 _clear(metrics)
         return found
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..context import Tally
 from ..inbox import Stopped
 from ..ledger import Trace
-from ..reading import Aside, Head, Work
+from ..reading import Head, Work
 from .parcels import Elsewhere, packed
 from .pieces import HeadPart
 
@@ -30,7 +31,7 @@ class Computed:
 
     sizes: Sequence[tuple[int, int]] = ()
     costs: Sequence[tuple[int, HeadPart]] = ()
-    asides: dict[int, Aside] = field(default_factory=dict)
+    asides: dict[int, Tally] = field(default_factory=dict)
     error: BaseException | None = None
     copied: int = 0
 
